@@ -1,0 +1,1 @@
+//! The gate: the requestor's way into a network, over WebSockets and sockets opened inside a namespace.

@@ -1,0 +1,1 @@
+//! Real hosts in network namespaces for tests and benchmarks.

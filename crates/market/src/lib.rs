@@ -1,0 +1,1 @@
+//! The market: offers, demands, their constraint language, proposals and agreements. Sans-IO.

@@ -1,0 +1,16 @@
+//! Identifiers and documents that the other crates exchange.
+//!
+//! Everything here is plain data: no clock, no socket, no key. Types that travel between nodes
+//! implement [`serde`] in two forms: text for people (JSON) and compact bytes for the wire.
+
+mod id;
+mod script;
+
+pub mod addressing;
+
+pub use id::{ActivityId, AgreementId, BatchId, IdError, MemberId, NetworkId, NodeId};
+pub use script::{
+    ActivityState, BatchEvent, BatchEventKind, Capture, CommandResult, DeployArgs, DeployNetwork,
+    ExeCommand, ExeScript, ResultKind, RunArgs, ScriptError, StartArgs, StatePair, StreamCapture,
+    TransferArgs,
+};

@@ -1,0 +1,1 @@
+//! The path agent: which way bytes reach a peer (direct or relayed), measured and promoted. Sans-IO.

@@ -1,0 +1,1 @@
+//! The relay: registry of node records, observed addresses, and forwarding of sealed datagrams.

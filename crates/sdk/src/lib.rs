@@ -1,0 +1,1 @@
+//! Client library for a daemon's API.

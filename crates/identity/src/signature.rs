@@ -38,8 +38,8 @@ impl Signature {
             return None;
         }
         let recovery = RecoveryId::from_byte(recovery)?;
-        let key =
-            VerifyingKey::recover_from_digest(digest(domain, message), &signature, recovery).ok()?;
+        let key = VerifyingKey::recover_from_digest(digest(domain, message), &signature, recovery)
+            .ok()?;
         Some(node_id_of(&key))
     }
 

@@ -17,7 +17,9 @@ pub enum AddressError {
     #[error("prefix {0} cannot hold a network: use /8 to /30 for IPv4, /32 to /126 for IPv6")]
     Size(IpNet),
     /// A prefix of addresses that no host can have.
-    #[error("prefix {0} is not usable: multicast, loopback, link-local and unspecified addresses are no host's")]
+    #[error(
+        "prefix {0} is not usable: multicast, loopback, link-local and unspecified addresses are no host's"
+    )]
     Reserved(IpNet),
     /// An address outside the network's prefixes.
     #[error("address {0} is outside the network {1}")]
@@ -92,9 +94,9 @@ pub fn first_host(prefix: IpNet) -> IpAddr {
 fn mask_length(address: IpAddr, mask: &str) -> Result<u8, AddressError> {
     let wrong = || AddressError::Mask(mask.to_owned());
     match (address, mask.parse::<IpAddr>()) {
-        (IpAddr::V4(_), Ok(IpAddr::V4(m))) => {
-            Ipv4Net::with_netmask(Ipv4Addr::UNSPECIFIED, m).map(|n| n.prefix_len()).map_err(|_| wrong())
-        }
+        (IpAddr::V4(_), Ok(IpAddr::V4(m))) => Ipv4Net::with_netmask(Ipv4Addr::UNSPECIFIED, m)
+            .map(|n| n.prefix_len())
+            .map_err(|_| wrong()),
         (IpAddr::V6(_), Ok(m @ IpAddr::V6(_))) => ipnet::ip_mask_to_prefix(m).map_err(|_| wrong()),
         _ => Err(wrong()),
     }
@@ -111,8 +113,16 @@ fn check_prefix(prefix: IpNet) -> Result<(), AddressError> {
     }
     let first = prefix.network();
     let reserved = match first {
-        IpAddr::V4(a) => a.is_loopback() || a.is_multicast() || a.is_link_local() || a.octets()[0] == 0 || a.octets()[0] >= 240,
-        IpAddr::V6(a) => a.is_loopback() || a.is_multicast() || a.is_unicast_link_local() || a.is_unspecified(),
+        IpAddr::V4(a) => {
+            a.is_loopback()
+                || a.is_multicast()
+                || a.is_link_local()
+                || a.octets()[0] == 0
+                || a.octets()[0] >= 240
+        }
+        IpAddr::V6(a) => {
+            a.is_loopback() || a.is_multicast() || a.is_unicast_link_local() || a.is_unspecified()
+        }
     };
     if reserved { Err(AddressError::Reserved(prefix)) } else { Ok(()) }
 }
@@ -156,7 +166,12 @@ mod tests {
     fn network_and_broadcast_are_no_hosts() {
         let net: IpNet = "192.168.0.0/24".parse().unwrap();
         assert_eq!(first_host(net).to_string(), "192.168.0.1");
-        for (ip, ok) in [("192.168.0.1", true), ("192.168.0.0", false), ("192.168.0.255", false), ("192.168.1.1", false)] {
+        for (ip, ok) in [
+            ("192.168.0.1", true),
+            ("192.168.0.0", false),
+            ("192.168.0.255", false),
+            ("192.168.1.1", false),
+        ] {
             assert_eq!(check_host(ip.parse().unwrap(), net).is_ok(), ok, "{ip}");
         }
     }

@@ -1,1 +1,30 @@
 //! Run-to-completion threads that move super-packets between vNICs and sealed UDP datagrams.
+//!
+//! A [`DataPlane`] owns a node's UDP sockets and the file descriptors of its vNICs. It knows
+//! networks (a forwarding [`Table`](gvpn_switch::Table) each), ports (a vNIC each), lanes (the keys
+//! shared with one peer for one network) and routes (where a peer's datagrams go), all of which
+//! are set from outside by cheap calls; it takes no decision of its own about any of them.
+//!
+//! QUIC shares the sockets: datagrams that are not data messages come out of a
+//! [`DatagramReceiver`], and [`DataPlane::send_datagram`] sends them.
+//!
+//! `docs/dataplane.md` describes the messages and the life of a packet.
+
+mod config;
+mod datagram;
+mod drops;
+mod event;
+mod plane;
+mod port;
+mod route;
+mod stats;
+
+pub use config::{Config, Offloads, StartError};
+pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
+pub use drops::Drop;
+pub use event::Event;
+pub use gvpn_path::Hop;
+pub use plane::DataPlane;
+pub use port::{AttachError, Nic, PortId, PortSpec};
+pub use route::{LaneSpec, Route, SendError};
+pub use stats::{LaneStats, NetworkStats, PeerActivity, PortStats, Stats};

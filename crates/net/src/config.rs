@@ -1,0 +1,26 @@
+//! What a node needs to be on Golem Net.
+
+use std::net::SocketAddr;
+
+use gvpn_identity::Identity;
+
+/// How a node is present on Golem Net.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// Who the node is.
+    pub identity: Identity,
+    /// UDP addresses to listen on: at most one for each address family. Port 0 takes any port.
+    pub listen: Vec<SocketAddr>,
+    /// Relays: their registry finds peers, and they forward where there is no direct path.
+    /// Without one, only addresses given by [`add_peer_addrs`](crate::Net::add_peer_addrs) are known.
+    pub relays: Vec<SocketAddr>,
+    /// Data-plane threads; 0 takes as many as there are cores, at most 4.
+    pub workers: usize,
+}
+
+impl NetConfig {
+    /// Listens on any port of all interfaces, knows no relay.
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, listen: vec![([0, 0, 0, 0], 0).into()], relays: vec![], workers: 0 }
+    }
+}

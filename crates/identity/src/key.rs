@@ -3,7 +3,7 @@
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use gvpn_model::NodeId;
-use k256::ecdsa::{SigningKey, VerifyingKey};
+use k256::ecdsa::{self, SigningKey, VerifyingKey, signature::Signer};
 use sha3::{Digest, Keccak256};
 use zeroize::Zeroizing;
 
@@ -101,6 +101,12 @@ impl Identity {
     /// so that a signature made for one can never serve another.
     pub fn sign(&self, domain: &str, message: &[u8]) -> Signature {
         Signature::make(&self.key, domain, message)
+    }
+
+    /// A plain ECDSA signature with SHA-256, in DER: what the TLS certificate extension asks for.
+    pub(crate) fn sign_sha256_der(&self, message: &[u8]) -> Vec<u8> {
+        let signature: ecdsa::Signature = self.key.sign(message);
+        signature.to_der().as_bytes().to_vec()
     }
 
     fn from_key(key: SigningKey) -> Self {

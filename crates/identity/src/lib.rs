@@ -7,6 +7,8 @@
 mod key;
 mod signature;
 
+pub mod tls;
+
 pub use gvpn_model::NodeId;
 pub use key::{Identity, KeyError, node_id_of};
 pub use signature::{Signature, SignatureError};

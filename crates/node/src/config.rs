@@ -1,0 +1,81 @@
+//! How a node is set up.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use gvpn_identity::Identity;
+use gvpn_model::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// Everything [`Node::start`](crate::Node::start) needs.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Directory of the node's state; made when missing, readable by its owner only.
+    pub data_dir: PathBuf,
+    /// Who the node is.
+    pub identity: Identity,
+    /// UDP addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Relays to register with.
+    pub relays: Vec<SocketAddr>,
+    /// Data path threads; 0 for as many as there are cores.
+    pub workers: usize,
+    /// Set when the node accepts agreements.
+    pub provider: Option<ProviderPolicy>,
+    /// The executable with the hidden sub-commands `ns-agent` and `exeunit`.
+    pub exe: PathBuf,
+    /// The TUN device node.
+    pub tun_device: PathBuf,
+}
+
+impl NodeConfig {
+    /// The usual set-up: any UDP port on every address, no relay, requestor only, this executable.
+    pub fn new(data_dir: PathBuf, identity: Identity) -> Self {
+        Self {
+            data_dir,
+            identity,
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
+            relays: Vec::new(),
+            workers: 0,
+            provider: None,
+            exe: PathBuf::from("/proc/self/exe"),
+            tun_device: std::env::var_os("GVPN_TUN")
+                .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
+        }
+    }
+}
+
+/// Which agreements a provider accepts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProviderPolicy {
+    /// Requestors it works for; `None` for anybody.
+    pub requestors: Option<Vec<NodeId>>,
+    /// How many activities it runs at once.
+    pub max_activities: u32,
+    /// Runtimes it offers.
+    pub runtimes: Vec<String>,
+    /// CPU cores it gives to all activities together.
+    pub cpu_cores: f64,
+    /// Memory it gives to all activities together, in GiB.
+    pub mem_gib: f64,
+    /// Storage it gives to all activities together, in GiB.
+    pub storage_gib: f64,
+    /// Images that every activity may name without a URL, by directory: `image` of an agreement
+    /// may be a path below one of these.
+    pub image_dirs: Vec<PathBuf>,
+}
+
+impl Default for ProviderPolicy {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self {
+            requestors: None,
+            max_activities: 32,
+            runtimes: vec!["sandbox".to_owned()],
+            cpu_cores: cores as f64,
+            mem_gib: 4.0,
+            storage_gib: 20.0,
+            image_dirs: Vec::new(),
+        }
+    }
+}

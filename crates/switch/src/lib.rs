@@ -1,5 +1,20 @@
-//! The virtual switch of a network: where a packet goes, and whether it may. Sans-IO.
+//! The virtual switch of a network, as one node runs it: where a packet goes, and whether it may.
+//!
+//! Sans-IO: packets and the time come in, verdicts and packets go out. A [`Table`] is an immutable
+//! snapshot of a roster, made for lookups; threads share it without locks. What outlives a roster's
+//! epoch (multicast memberships, rate limits, counters) is in the [`Live`] that a table and the
+//! tables rebuilt from it share.
+//!
+//! The payload is not trusted and neither is the peer: a payload may send only from its member's
+//! addresses, a peer only from the addresses that the owner's roster gives to its members.
 
-/// The forwarding table of one network as one node sees it.
-#[derive(Debug)]
-pub struct Table;
+mod flat;
+mod forward;
+mod header;
+mod live;
+mod table;
+mod verdict;
+
+pub use live::Live;
+pub use table::{MemberIx, MemberRow, NodeIx, Table};
+pub use verdict::{DropReason, Targets, Verdict};

@@ -1,1 +1,14 @@
-//! vNICs: unprivileged network namespaces with TUN devices, socket vNICs, and their configuration by netlink.
+//! vNICs: unprivileged network namespaces with TUN devices in them, configured by netlink.
+//!
+//! A [`Namespace`] is a user and network namespace held by an *agent*, a small single-threaded
+//! process (a re-exec of the program's own binary, entered through [`agent_main`]). The agent makes
+//! TUN devices and sockets inside and passes their file descriptors out over a Unix socket, so that
+//! the daemon needs no privilege and never enters the namespace itself.
+
+mod interface;
+mod namespace;
+mod nic;
+
+pub use interface::{Interface, Route};
+pub use namespace::{AgentCommand, IdRange, Namespace, NamespaceError, agent_main};
+pub use nic::{Nic, NicKind, TunDevice, TunSpec};

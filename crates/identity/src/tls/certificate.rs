@@ -24,8 +24,7 @@ impl TransportKey {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let content = extension::encode(identity, &key.subject_public_key_info());
-        params.custom_extensions =
-            vec![CustomExtension::from_oid_content(extension::OID, content)];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(extension::OID, content)];
         let certificate = params.self_signed(&key).map_err(|e| TlsError::Key(e.to_string()))?;
         Ok(Self {
             node_id: identity.node_id(),

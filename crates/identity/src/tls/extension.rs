@@ -75,7 +75,7 @@ fn take(bytes: &[u8], tag: u8) -> Result<(&[u8], &[u8]), ExtensionError> {
         [t, length, rest @ ..] if *t == tag && *length < 0x80 => {
             rest.split_at_checked(usize::from(*length)).ok_or(ExtensionError::Malformed)
         }
-        [t, ..] if *t == tag => Err(ExtensionError::KeyType),
+        [t, _, ..] if *t == tag => Err(ExtensionError::KeyType),
         _ => Err(ExtensionError::Malformed),
     }
 }

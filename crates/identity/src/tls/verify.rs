@@ -68,7 +68,7 @@ pub fn verify_certificate(certificate: &[u8], now: UnixTime) -> Result<NodeId, C
     if unknown {
         return Err(CertificateError::Critical);
     }
-    check_self_signature(&cert)?;
+    check_self_signature(certificate, &cert)?;
     let mut found = cert.extensions().iter().filter(|e| is_identity(e));
     let extension = match (found.next(), found.count()) {
         (Some(extension), 0) => extension,
@@ -227,8 +227,12 @@ fn is_identity(extension: &x509_parser::extensions::X509Extension<'_>) -> bool {
     extension.oid.iter().is_some_and(|arcs| arcs.eq(extension::OID.iter().copied()))
 }
 
-fn check_self_signature(cert: &X509Certificate<'_>) -> Result<(), CertificateError> {
-    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+fn check_self_signature(
+    certificate: &[u8],
+    cert: &X509Certificate<'_>,
+) -> Result<(), CertificateError> {
+    let algorithms =
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
     let spki = cert.public_key();
     let algorithm = SCHEMES
         .iter()
@@ -238,21 +242,27 @@ fn check_self_signature(cert: &X509Certificate<'_>) -> Result<(), CertificateErr
         })
         .find(|a| has_algorithm(spki.raw, &a.public_key_alg_id()))
         .ok_or(CertificateError::Algorithm)?;
-    // Both places name the signature's algorithm; they must agree with the key.
-    let named = &cert.signature_algorithm;
-    if *named != cert.tbs_certificate.signature
-        || named.parameters.is_some()
-        || !algorithm.signature_alg_id().ends_with(named.algorithm.as_bytes())
+    let tbs = cert.tbs_certificate.as_ref();
+    let signature = &cert.signature_value.data;
+    if cert.signature_algorithm != cert.tbs_certificate.signature
+        || !certificate.ends_with(&tail(&algorithm.signature_alg_id(), signature))
     {
         return Err(CertificateError::Algorithm);
     }
     algorithm
-        .verify_signature(
-            &spki.subject_public_key.data,
-            cert.tbs_certificate.as_ref(),
-            &cert.signature_value.data,
-        )
+        .verify_signature(&spki.subject_public_key.data, tbs, signature)
         .map_err(|_| CertificateError::SelfSignature)
+}
+
+/// The end of a certificate, which its signature does not cover and the parser reads leniently:
+/// the algorithm once more, and the signature as a bit string.
+fn tail(algorithm: &[u8], signature: &[u8]) -> Vec<u8> {
+    let length = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+    let mut out = vec![0x30, length(algorithm.len())];
+    out.extend_from_slice(algorithm);
+    out.extend_from_slice(&[0x03, length(signature.len() + 1), 0]);
+    out.extend_from_slice(signature);
+    out
 }
 
 /// Whether a `SubjectPublicKeyInfo` names exactly this algorithm: two short DER headers

@@ -1,0 +1,356 @@
+//! The market of one node: its clients' subscriptions and negotiations, on both sides.
+
+mod agreements;
+mod exchange;
+mod matching;
+mod negotiation;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use gvpn_identity::Identity;
+use gvpn_model::{AgreementId, EventLog, NodeId, whole_micros};
+use serde::{Deserialize, Serialize};
+use sha3::{Digest, Sha3_256};
+
+use crate::{
+    Agreement, AgreementChange, AgreementState, BookChange, ConstraintError, Demand, Draft,
+    MarketMessage, Offer, OfferBook, PropertyError, ProposalId, ProposalState, Reason, SheetError,
+    Side, SignedSheet, SubscriptionId, Transmit,
+};
+pub use agreements::AgreementFilter;
+pub use matching::{ExcludedBy, MatchReport};
+use subscription::Subscription;
+
+/// Most offers and demands of this node's clients.
+pub const MAX_SUBSCRIPTIONS: usize = 1024;
+/// Most negotiations that one other node may have open here.
+pub const MAX_NEGOTIATIONS_PER_NODE: usize = 256;
+/// Most providers whose offers are kept.
+pub const MAX_PROVIDERS: usize = 20_000;
+/// How long a demand lasts that its client does not end.
+pub const DEMAND_LIFE: TimeDelta = TimeDelta::hours(24);
+/// How long a negotiation lasts after its last message.
+pub const NEGOTIATION_LIFE: TimeDelta = TimeDelta::hours(1);
+const KEPT_EVENTS: usize = 10_000;
+
+/// Why the market refuses a request of a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MarketError {
+    /// No such offer, demand, proposal or agreement.
+    #[error("{what} `{id}` does not exist, or is no longer there")]
+    Unknown {
+        /// What was asked for.
+        what: &'static str,
+        /// By which id.
+        id: String,
+    },
+    /// The constraints cannot be read.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    /// The properties cannot be read.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
+    /// The request makes no sense as it stands.
+    #[error("{0}")]
+    Invalid(String),
+    /// The state of the thing does not allow it (any more).
+    #[error("{0}")]
+    Gone(String),
+    /// It has been done already.
+    #[error("{0}")]
+    Conflict(String),
+    /// A limit is reached.
+    #[error("{0}")]
+    TooMany(String),
+}
+
+/// What the rest of the node has to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// An agreement came into force.
+    Approved {
+        /// The agreement.
+        agreement: Box<Agreement>,
+        /// This node's side of it.
+        side: Side,
+    },
+    /// An agreement that was in force is over.
+    Terminated {
+        /// The agreement.
+        agreement: Box<Agreement>,
+        /// This node's side of it.
+        side: Side,
+        /// The side that ended it.
+        by: Side,
+        /// Why.
+        reason: Option<Reason>,
+    },
+}
+
+/// What has to survive a restart. A record replaces earlier ones of the same key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A demand.
+    Demand {
+        /// The demand.
+        demand: Demand,
+        /// When it ends.
+        expires: DateTime<Utc>,
+    },
+    /// A demand is over.
+    DemandEnded(SubscriptionId),
+    /// An agreement.
+    Agreement {
+        /// The agreement.
+        agreement: Box<Agreement>,
+        /// This node's side of it.
+        side: Side,
+        /// The terms as signed.
+        terms: String,
+    },
+    /// An agreement's event.
+    AgreementEvent {
+        /// When.
+        date: DateTime<Utc>,
+        /// About which.
+        agreement: AgreementId,
+        /// What.
+        change: AgreementChange,
+    },
+}
+
+impl Record {
+    /// The key under which the record is kept.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Demand { demand, .. } => format!("demand/{}", demand.demand_id),
+            Self::DemandEnded(id) => format!("demand/{id}"),
+            Self::Agreement { agreement, .. } => format!("agreement/{}", agreement.agreement_id),
+            Self::AgreementEvent { date, .. } => format!("event/{}", date.timestamp_micros()),
+        }
+    }
+
+    /// Whether the record says that its key can be deleted.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::DemandEnded(_))
+    }
+}
+
+struct Negotiation {
+    subscription: SubscriptionId,
+    side: Side,
+    peer: NodeId,
+    issuer: NodeId,
+    answers: Option<ProposalId>,
+    answered: bool,
+    state: ProposalState,
+    made: DateTime<Utc>,
+    draft: Draft,
+    offer: SubscriptionId,
+    offer_made: DateTime<Utc>,
+    demand: SubscriptionId,
+    demand_made: DateTime<Utc>,
+}
+
+struct Deal {
+    agreement: Agreement,
+    side: Side,
+    terms: String,
+    proposal: Option<ProposalId>,
+}
+
+/// The market of one node.
+///
+/// Calls take the present time; what they cause is fetched with [`poll_transmit`](Self::poll_transmit),
+/// [`poll_notice`](Self::poll_notice) and [`poll_record`](Self::poll_record). After any call that
+/// changes something, long polls may have something to answer.
+pub struct Market {
+    identity: Identity,
+    me: NodeId,
+    ids: IdSource,
+    book: OfferBook,
+    subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    negotiations: BTreeMap<ProposalId, Negotiation>,
+    deals: BTreeMap<AgreementId, Deal>,
+    events: EventLog<(AgreementId, AgreementChange)>,
+    transmits: VecDeque<Transmit>,
+    notices: VecDeque<Notice>,
+    records: VecDeque<Record>,
+}
+
+impl Market {
+    /// A market without anything. `seed` must be random and secret: identifiers come from it.
+    pub fn new(identity: Identity, seed: [u8; 32]) -> Self {
+        Self {
+            me: identity.node_id(),
+            identity,
+            ids: IdSource { seed, count: 0 },
+            book: OfferBook::new(MAX_PROVIDERS),
+            subscriptions: BTreeMap::new(),
+            negotiations: BTreeMap::new(),
+            deals: BTreeMap::new(),
+            events: EventLog::new(KEPT_EVENTS),
+            transmits: VecDeque::new(),
+            notices: VecDeque::new(),
+            records: VecDeque::new(),
+        }
+    }
+
+    /// Takes back what was kept before a restart. Agreements in force are not noticed again.
+    pub fn restore(&mut self, now: DateTime<Utc>, records: impl IntoIterator<Item = Record>) {
+        let mut events = Vec::new();
+        for record in records {
+            match record {
+                Record::Demand { demand, expires } if expires > now => {
+                    self.restore_demand(demand, expires);
+                }
+                Record::Demand { demand, .. } => {
+                    self.records.push_back(Record::DemandEnded(demand.demand_id));
+                }
+                Record::DemandEnded(_) => {}
+                Record::Agreement { agreement, side, terms } => {
+                    let deal = Deal { agreement: *agreement, side, terms, proposal: None };
+                    self.deals.insert(deal.agreement.agreement_id, deal);
+                }
+                Record::AgreementEvent { date, agreement, change } => {
+                    events.push((date, agreement, change));
+                }
+            }
+        }
+        events.sort_by_key(|(date, ..)| *date);
+        for (date, agreement, change) in events {
+            self.events.restore(date, (agreement, change));
+        }
+        self.refuse_what_was_pending(now);
+    }
+
+    /// A provider's offers, as learned from a relay or another node.
+    ///
+    /// # Errors
+    /// [`SheetError`]; nothing is changed then.
+    pub fn learn_offers(
+        &mut self,
+        now: DateTime<Utc>,
+        sheet: SignedSheet,
+    ) -> Result<(), SheetError> {
+        let BookChange { added, removed } = self.book.accept(now, sheet)?;
+        self.withdraw(&removed);
+        let demands: Vec<_> = self.demand_ids();
+        for offer in added {
+            let offer = Arc::new(offer);
+            for demand in &demands {
+                self.offer_to(now, demand, &offer);
+            }
+        }
+        Ok(())
+    }
+
+    /// The offers known from other nodes.
+    pub fn known_offers(&self) -> impl Iterator<Item = &Offer> {
+        self.book.offers()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<DateTime<Utc>> {
+        let subscriptions = self.subscriptions.values().filter_map(|s| s.expires);
+        let deals = self
+            .deals
+            .values()
+            .filter(|d| {
+                matches!(d.agreement.state, AgreementState::Proposal | AgreementState::Pending)
+            })
+            .map(|d| d.agreement.valid_to);
+        let negotiations = self
+            .negotiations
+            .values()
+            .filter(|n| n.state != ProposalState::Initial)
+            .map(|n| n.made + NEGOTIATION_LIFE);
+        subscriptions.chain(deals).chain(negotiations).chain(self.book.next_expiry()).min()
+    }
+
+    /// Ends what has expired.
+    pub fn handle_timeout(&mut self, now: DateTime<Utc>) {
+        let removed = self.book.expire(now);
+        self.withdraw(&removed);
+        let over: Vec<_> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, s)| s.expires.is_some_and(|e| e <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in over {
+            self.end_subscription(&id);
+        }
+        self.negotiations
+            .retain(|_, n| n.state == ProposalState::Initial || n.made + NEGOTIATION_LIFE > now);
+        self.expire_agreements(now);
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing that the node has to know.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// The next record to keep.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.records.pop_front()
+    }
+
+    fn send(&mut self, to: NodeId, message: MarketMessage) {
+        self.transmits.push_back(Transmit { to, message });
+    }
+
+    fn keep(&mut self, id: AgreementId) {
+        if let Some(deal) = self.deals.get(&id) {
+            self.records.push_back(Record::Agreement {
+                agreement: Box::new(deal.agreement.clone()),
+                side: deal.side,
+                terms: deal.terms.clone(),
+            });
+        }
+    }
+
+    fn log(&mut self, now: DateTime<Utc>, agreement: AgreementId, change: AgreementChange) {
+        let date = self.events.push(now, (agreement, change.clone()));
+        self.records.push_back(Record::AgreementEvent { date, agreement, change });
+    }
+}
+
+struct IdSource {
+    seed: [u8; 32],
+    count: u64,
+}
+
+impl IdSource {
+    fn next(&mut self) -> [u8; 32] {
+        self.count += 1;
+        let hash = Sha3_256::new().chain_update(self.seed).chain_update(self.count.to_be_bytes());
+        hash.finalize().into()
+    }
+
+    fn next_16(&mut self) -> [u8; 16] {
+        let bytes = self.next();
+        std::array::from_fn(|i| bytes[i])
+    }
+}
+
+fn unknown(what: &'static str, id: impl ToString) -> MarketError {
+    MarketError::Unknown { what, id: id.to_string() }
+}
+
+fn micros(now: DateTime<Utc>) -> DateTime<Utc> {
+    whole_micros(now)
+}

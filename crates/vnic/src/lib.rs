@@ -5,10 +5,18 @@
 //! TUN devices and sockets inside and passes their file descriptors out over a Unix socket, so that
 //! the daemon needs no privilege and never enters the namespace itself.
 
+pub mod channel;
+
+mod agent;
+mod child;
+mod entry;
 mod interface;
 mod namespace;
 mod nic;
+mod protocol;
 
+pub use agent::agent_main;
+pub use child::Child;
 pub use interface::{Interface, Route};
-pub use namespace::{AgentCommand, IdRange, Namespace, NamespaceError, agent_main};
+pub use namespace::{AgentCommand, IdRange, Namespace, NamespaceError};
 pub use nic::{Nic, NicKind, TunDevice, TunSpec};

@@ -1,24 +1,40 @@
 //! The handle of a namespace.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    sync::oneshot,
+    task::AbortHandle,
+};
 
-use crate::{Interface, TunDevice, TunSpec};
+use crate::{
+    Child, Interface, TunDevice, TunSpec,
+    channel::{self, Receiver, Sender},
+    entry,
+    protocol::{Done, Order, Refusal, Request, Response, Setup, SocketOrder, Started},
+};
 
 /// Environment variable naming the TUN device node.
 const TUN_VARIABLE: &str = "GVPN_TUN";
 
 /// How to start a namespace's agent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentCommand {
-    /// The program; it must hand its `args` to [`agent_main`]. Usually `/proc/self/exe`.
+    /// The program; it must hand its `args` to [`agent_main`](crate::agent_main). Usually
+    /// `/proc/self/exe`.
     pub exe: PathBuf,
-    /// Leading arguments that lead the program to [`agent_main`]; usually `ns-agent`.
+    /// Leading arguments that lead the program to [`agent_main`](crate::agent_main); usually
+    /// `ns-agent`.
     pub args: Vec<String>,
     /// The TUN device node: `GVPN_TUN`, or `/dev/net/tun`.
     pub tun_device: PathBuf,
@@ -39,11 +55,12 @@ impl Default for AgentCommand {
 }
 
 /// Which user and group ids exist inside a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdRange {
     /// Root alone, which is the caller outside.
     Single,
-    /// 65,536 ids where the host grants them (root, or `/etc/subuid` with `newuidmap`), else root alone.
+    /// 65,536 ids where the host grants them (to root always, to others by `/etc/subuid` and
+    /// `newuidmap`), else root alone.
     Full,
 }
 
@@ -60,13 +77,14 @@ pub enum NamespaceError {
     },
     /// The host does not let this user make namespaces.
     #[error(
-        "this host does not allow user and network namespaces ({0}); as root, allow them \
-             (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns) or run as root"
+        "this host does not allow user and network namespaces ({0}); allow them (sysctl \
+         user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns) or run as root"
     )]
     Forbidden(String),
     /// The TUN device node cannot be used.
     #[error(
-        "cannot use TUN device {path}: {reason}; make it accessible (chmod 666) or name another with GVPN_TUN"
+        "cannot use TUN device {path}: {reason}; make it accessible (chmod 666) or name another \
+         with GVPN_TUN"
     )]
     Tun {
         /// The device node.
@@ -75,22 +93,29 @@ pub enum NamespaceError {
         reason: String,
     },
     /// A request that the kernel refused.
-    #[error("{what}: {reason}")]
+    #[error("cannot {what}: {source}")]
     Refused {
         /// What was asked.
         what: String,
         /// Why not.
-        reason: String,
+        source: io::Error,
     },
     /// The agent is gone.
-    #[error("the namespace agent has ended: {0}")]
-    Gone(String),
+    #[error("the namespace agent has ended")]
+    Gone,
 }
 
-/// Handle of a user and network namespace and of its agent process. Dropping it ends both.
+/// Handle of a user and network namespace and of its agent process. Dropping it ends the agent, and
+/// with it the namespace unless a process entered it.
 #[derive(Debug)]
 pub struct Namespace {
-    pid: u32,
+    agent: Child,
+    sender: Sender,
+    waiting: Arc<Mutex<Waiting>>,
+    reader: AbortHandle,
+    tun_device: PathBuf,
+    ids: u32,
+    own_user_namespace: bool,
 }
 
 impl Namespace {
@@ -98,75 +123,172 @@ impl Namespace {
     ///
     /// # Errors
     /// [`NamespaceError::Spawn`], [`NamespaceError::Forbidden`].
-    pub async fn spawn(_command: AgentCommand) -> Result<Self, NamespaceError> {
-        unimplemented!()
+    pub async fn spawn(command: AgentCommand) -> Result<Self, NamespaceError> {
+        let spawn = |source| NamespaceError::Spawn { exe: command.exe.clone(), source };
+        let mut agent = Command::new(&command.exe);
+        agent.args(&command.args);
+        let (agent, socket) = Child::spawn(agent).await.map_err(spawn)?;
+        let (sender, mut receiver) = channel::open(socket).map_err(spawn)?;
+        let setup = Setup { tun_device: command.tun_device.clone(), ids: command.ids };
+        sender.post(&setup, vec![]).map_err(spawn)?;
+        let (ids, own_user_namespace) = match receiver.receive().await.map_err(spawn)? {
+            Some((Started::Up { ids, own_user_namespace }, _)) => (ids, own_user_namespace),
+            Some((Started::Forbidden(reason), _)) => return Err(NamespaceError::Forbidden(reason)),
+            None => return Err(NamespaceError::Gone),
+        };
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let reader = tokio::spawn(read(receiver, waiting.clone())).abort_handle();
+        let tun_device = command.tun_device;
+        Ok(Self { agent, sender, waiting, reader, tun_device, ids, own_user_namespace })
     }
 
     /// Makes a TUN device inside.
     ///
     /// # Errors
     /// [`NamespaceError::Tun`], [`NamespaceError::Refused`].
-    pub async fn create_tun(&self, _spec: TunSpec) -> Result<TunDevice, NamespaceError> {
-        unimplemented!()
+    pub async fn create_tun(&self, spec: TunSpec) -> Result<TunDevice, NamespaceError> {
+        match self.order(Order::CreateTun(spec)).await? {
+            (Done::Tun { vnet_hdr, uso }, Some(fd)) => Ok(TunDevice { fd, vnet_hdr, uso }),
+            _ => Err(NamespaceError::Gone),
+        }
     }
 
-    /// Makes an interface exactly so: adds and removes addresses and routes, sets the MTU, brings it up.
+    /// Makes an interface exactly so: adds and removes addresses and routes, sets the MTU, brings
+    /// it up.
     ///
     /// # Errors
     /// [`NamespaceError::Refused`].
-    pub async fn configure(&self, _interface: Interface) -> Result<(), NamespaceError> {
-        unimplemented!()
+    pub async fn configure(&self, interface: Interface) -> Result<(), NamespaceError> {
+        self.order(Order::Configure(interface)).await.map(drop)
     }
 
-    /// Removes an interface (its TUN file descriptor, wherever it is, reads EOF-like errors from then on).
+    /// Removes an interface; the descriptor of its TUN, wherever it is, gives errors from then on.
     ///
     /// # Errors
     /// [`NamespaceError::Refused`].
-    pub async fn remove_interface(&self, _name: &str) -> Result<(), NamespaceError> {
-        unimplemented!()
+    pub async fn remove_interface(&self, name: &str) -> Result<(), NamespaceError> {
+        self.order(Order::Remove { name: name.to_owned() }).await.map(drop)
     }
 
     /// Connects from inside; `from` chooses the source address.
     ///
     /// # Errors
     /// As `connect(2)`: refused, unreachable, timed out.
-    pub async fn tcp_connect(
-        &self,
-        _to: SocketAddr,
-        _from: Option<IpAddr>,
-    ) -> io::Result<TcpStream> {
-        unimplemented!()
+    pub async fn tcp_connect(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        let socket = self.socket(SocketOrder::Tcp { v6: to.is_ipv6(), from }).await?;
+        TcpSocket::from_std_stream(socket.into()).connect(to).await
     }
 
     /// Listens inside.
     ///
     /// # Errors
     /// As `bind(2)`.
-    pub async fn tcp_listen(&self, _on: SocketAddr) -> io::Result<TcpListener> {
-        unimplemented!()
+    pub async fn tcp_listen(&self, on: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket(SocketOrder::Listen(on)).await?.into())
     }
 
-    /// A UDP socket inside.
+    /// A UDP socket inside, allowed to broadcast.
     ///
     /// # Errors
     /// As `bind(2)`.
-    pub async fn udp_bind(&self, _on: SocketAddr) -> io::Result<UdpSocket> {
-        unimplemented!()
+    pub async fn udp_bind(&self, on: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.socket(SocketOrder::Udp(on)).await?.into())
     }
 
     /// Makes `command` run inside when it is spawned. `as_caller` shows it the caller's own user id
     /// instead of root (for programs that look up their user, such as `ssh`).
-    pub fn enter(&self, _command: &mut std::process::Command, _as_caller: bool) {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// When this process has no file descriptors left.
+    pub fn enter(&self, command: &mut Command, as_caller: bool) -> io::Result<()> {
+        let agent = self.agent.pidfd().try_clone()?;
+        entry::enter(command, agent, self.own_user_namespace, as_caller);
+        Ok(())
     }
 
     /// Process id of the agent.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.agent.pid()
+    }
+
+    /// How many user and group ids exist inside, counted from 0: 1 or 65,536.
+    pub fn ids(&self) -> u32 {
+        self.ids
+    }
+
+    /// Whether root inside is somebody else outside (not so where the host has no user namespaces).
+    pub fn has_own_users(&self) -> bool {
+        self.own_user_namespace
+    }
+
+    async fn socket(&self, order: SocketOrder) -> io::Result<OwnedFd> {
+        match self.order(Order::Socket(order)).await {
+            Ok((_, Some(fd))) => Ok(fd),
+            Ok((_, None)) => Err(io::ErrorKind::InvalidData.into()),
+            Err(NamespaceError::Refused { source, .. }) => Err(source),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    async fn order(&self, order: Order) -> Result<(Done, Option<OwnedFd>), NamespaceError> {
+        let (answer, answered) = oneshot::channel();
+        let id = lock(&self.waiting).add(answer);
+        let request = Request { id, order };
+        self.sender.post(&request, vec![]).map_err(|_| NamespaceError::Gone)?;
+        let (outcome, fd) = answered.await.map_err(|_| NamespaceError::Gone)?;
+        outcome.map(|done| (done, fd)).map_err(|refusal| self.error(refusal))
+    }
+
+    fn error(&self, refusal: Refusal) -> NamespaceError {
+        if refusal.tun_device {
+            return NamespaceError::Tun { path: self.tun_device.clone(), reason: refusal.reason };
+        }
+        let source = match refusal.errno {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::other(refusal.reason),
+        };
+        NamespaceError::Refused { what: refusal.what, source }
     }
 }
 
-/// Entry point of an agent process: call it first thing in `main`, before any thread exists.
-pub fn agent_main() -> ! {
-    unimplemented!()
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+type Answer = (Result<Done, Refusal>, Option<OwnedFd>);
+
+/// Requests sent and not yet answered.
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    closed: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, answer: oneshot::Sender<Answer>) -> u64 {
+        self.last += 1;
+        if !self.closed {
+            self.answers.insert(self.last, answer);
+        }
+        self.last
+    }
+}
+
+async fn read(mut receiver: Receiver, waiting: Arc<Mutex<Waiting>>) {
+    while let Ok(Some((Response { id, outcome }, fds))) = receiver.receive().await {
+        let answer = lock(&waiting).answers.remove(&id);
+        if let Some(answer) = answer {
+            let _ = answer.send((outcome, fds.into_iter().next()));
+        }
+    }
+    let mut waiting = lock(&waiting);
+    waiting.closed = true;
+    waiting.answers.clear();
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

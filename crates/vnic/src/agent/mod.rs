@@ -1,0 +1,107 @@
+//! The agent process: makes the namespaces, then serves requests from its standard input until the
+//! other end closes.
+
+mod identity;
+mod netlink;
+mod socket;
+mod tun;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    process::exit,
+};
+
+use crate::{
+    channel::Channel,
+    protocol::{Done, Order, Refusal, Request, Response, Setup, Started},
+};
+use netlink::Netlink;
+
+/// Entry point of an agent process: call it first thing in `main`, before any thread exists.
+/// Standard input must be a socket of [`channel`](crate::channel).
+pub fn agent_main() -> ! {
+    exit(match serve() {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("namespace agent: {e}");
+            1
+        }
+    })
+}
+
+type Outcome = Result<(Done, Vec<OwnedFd>), Refusal>;
+
+fn serve() -> io::Result<()> {
+    let mut channel = Channel::new(io::stdin().as_fd().try_clone_to_owned()?);
+    let Some((setup, _)) = channel.receive::<Setup>()? else { return Ok(()) };
+    let entered = match identity::enter(setup.ids) {
+        Ok(entered) => entered,
+        Err(reason) => return channel.send(&Started::Forbidden(reason), vec![]),
+    };
+    let mut netlink = Netlink::open()?;
+    prepare(&mut netlink)?;
+    let up = Started::Up { ids: entered.ids, own_user_namespace: entered.own_user_namespace };
+    channel.send(&up, vec![])?;
+    while let Some((request, _)) = channel.receive::<Request>()? {
+        let (outcome, fds) = match obey(request.order, &setup.tun_device, &mut netlink) {
+            Ok((done, fds)) => (Ok(done), fds),
+            Err(refusal) => (Err(refusal), vec![]),
+        };
+        channel.send(&Response { id: request.id, outcome }, fds)?;
+    }
+    Ok(())
+}
+
+fn obey(order: Order, tun_device: &Path, netlink: &mut Netlink) -> Outcome {
+    match order {
+        Order::CreateTun(spec) => {
+            let tun = tun::create(tun_device, &spec)?;
+            netlink.limit(&spec)?;
+            quiet_ipv6(&spec.name);
+            Ok((Done::Tun { vnet_hdr: tun.vnet_hdr, uso: tun.uso }, vec![tun.fd]))
+        }
+        Order::Configure(interface) => {
+            netlink.configure(&interface)?;
+            Ok((Done::Nothing, vec![]))
+        }
+        Order::Remove { name } => {
+            let removed = netlink.remove(&name);
+            removed.map_err(|e| Refusal::new(format!("remove interface {name}"), &e))?;
+            Ok((Done::Nothing, vec![]))
+        }
+        Order::Socket(order) => Ok((Done::Socket, vec![socket::open(&order)?])),
+    }
+}
+
+/// What every namespace has from the start: loopback, no autoconfiguration, ordinary rights to
+/// ports and to `ping`.
+fn prepare(netlink: &mut Netlink) -> io::Result<()> {
+    netlink.set_up("lo")?;
+    for conf in ["all", "default"] {
+        quiet_ipv6(conf);
+        set(&format!("net/ipv4/conf/{conf}/promote_secondaries"), "1");
+    }
+    set("net/ipv4/ip_unprivileged_port_start", "0");
+    // Both ends of the range must be ids that exist.
+    for range in ["0 0", "0 65535"] {
+        set("net/ipv4/ping_group_range", range);
+    }
+    Ok(())
+}
+
+/// No router advertisements, no duplicate address detection, no addresses of the kernel's own.
+fn quiet_ipv6(conf: &str) {
+    for (key, value) in
+        [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("dad_transmits", "0")]
+    {
+        set(&format!("net/ipv6/conf/{conf}/{key}"), value);
+    }
+    set(&format!("net/ipv6/conf/{conf}/use_tempaddr"), "0");
+}
+
+/// Sets a sysctl where the host allows it; a host that does not leaves its default, which works.
+fn set(key: &str, value: &str) {
+    let _ = std::fs::write(format!("/proc/sys/{key}"), value);
+}

@@ -1,0 +1,332 @@
+//! Route netlink, as much of it as interfaces need.
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage},
+    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::net::if_::if_nametoindex;
+
+use crate::{Interface, Route, TunSpec, protocol::Refusal};
+
+/// The metric that the kernel gives an IPv6 route without one.
+const IPV6_METRIC: u32 = 1024;
+
+/// A route netlink socket in the present namespace.
+pub(super) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    pub(super) fn set_up(&mut self, name: &str) -> io::Result<()> {
+        let mut link = link(name)?;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> io::Result<()> {
+        match link(name) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            link => self.ask(RouteNetlinkMessage::DelLink(link?), 0).map(drop),
+        }
+    }
+
+    /// Bounds a new TUN device: packet size, super-packet size, queue; no address of its own.
+    pub(super) fn limit(&mut self, spec: &TunSpec) -> Result<(), Refusal> {
+        let mut set = |attribute: LinkAttribute| {
+            let mut link = link(&spec.name)?;
+            link.attributes.push(attribute);
+            self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+        };
+        set(LinkAttribute::Mtu(spec.mtu.into()))
+            .map_err(|e| Refusal::new(format!("set MTU {} of {}", spec.mtu, spec.name), &e))?;
+        set(LinkAttribute::TxQueueLen(spec.queue))
+            .map_err(|e| Refusal::new(format!("set the queue of {}", spec.name), &e))?;
+        let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let optional = [
+            LinkAttribute::GsoMaxSegs(spec.gso_max_segs),
+            LinkAttribute::GsoMaxSize(spec.gso_max_size),
+            LinkAttribute::GsoIpv4MaxSize(spec.gso_max_size),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])]),
+        ];
+        for attribute in optional {
+            // Older kernels know fewer of them; super-packets are then segmented by the reader.
+            let _ = set(attribute);
+        }
+        Ok(())
+    }
+
+    /// Makes an interface exactly so.
+    pub(super) fn configure(&mut self, wanted: &Interface) -> Result<(), Refusal> {
+        let name = &wanted.name;
+        let refuse = |what: &str| {
+            let what = format!("{what} of interface {name}");
+            move |e: io::Error| Refusal::new(what, &e)
+        };
+        let mut device = link(name).map_err(refuse("find the index"))?;
+        let index = device.header.index;
+        device.header.flags = LinkFlags::Up;
+        device.header.change_mask = LinkFlags::Up;
+        device.attributes.push(LinkAttribute::Mtu(wanted.mtu.into()));
+        self.ask(RouteNetlinkMessage::SetLink(device), 0).map_err(refuse("set the MTU"))?;
+        self.set_addresses(index, wanted).map_err(refuse("set the addresses"))?;
+        self.set_routes(index, wanted).map_err(refuse("set the routes"))
+    }
+
+    fn set_addresses(&mut self, index: u32, wanted: &Interface) -> io::Result<()> {
+        let wanted = &wanted.addresses;
+        let present = self.addresses(index)?;
+        let kept = kept(&present, wanted);
+        let (misplaced, stale): (Vec<IpNet>, Vec<IpNet>) =
+            present.into_iter().filter(|a| !kept.contains(a)).partition(|a| wanted.contains(a));
+        for address in misplaced {
+            self.remove_address(index, address)?;
+        }
+        // New ones come before old ones leave, so that the prefix's route never goes.
+        for address in wanted.iter().filter(|a| !kept.contains(a)) {
+            self.add_address(index, *address)?;
+        }
+        for address in stale {
+            self.remove_address(index, address)?;
+        }
+        Ok(())
+    }
+
+    fn remove_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
+        self.ask(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0).map(drop)
+    }
+
+    fn add_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
+        let message = address_message(index, address);
+        self.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE).map(drop)
+    }
+
+    fn set_routes(&mut self, index: u32, wanted: &Interface) -> io::Result<()> {
+        let wanted: Vec<Route> = wanted.routes.iter().map(with_metric).collect();
+        let present = self.routes(index)?;
+        for route in present.iter().filter(|r| !wanted.contains(r)) {
+            let message = route_message(index, route);
+            match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                other => drop(other?),
+            }
+        }
+        for route in wanted.iter().filter(|r| !present.contains(r)) {
+            let message = route_message(index, route);
+            self.ask(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)?;
+        }
+        Ok(())
+    }
+
+    /// The interface's addresses, in the kernel's order: the primary of a prefix first.
+    fn addresses(&mut self, index: u32) -> io::Result<Vec<IpNet>> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let mut found = vec![];
+        for message in self.ask(all, NLM_F_DUMP)? {
+            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+            if message.header.index != index {
+                continue;
+            }
+            let pick = |local: bool| {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(ip) if local => Some(*ip),
+                    AddressAttribute::Address(ip) if !local => Some(*ip),
+                    _ => None,
+                })
+            };
+            let address = pick(true).or_else(|| pick(false));
+            if let Some(Ok(net)) = address.map(|ip| IpNet::new(ip, message.header.prefix_len)) {
+                found.push(net);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The routes through the interface that [`configure`](Self::configure) has made.
+    fn routes(&mut self, index: u32) -> io::Result<Vec<Route>> {
+        let mut found = vec![];
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut all = RouteMessage::default();
+            all.header.address_family = family;
+            let answers = self.ask(RouteNetlinkMessage::GetRoute(all), NLM_F_DUMP)?;
+            found.extend(answers.iter().filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => read_route(route, index),
+                _ => None,
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Sends one request and collects its answers up to the acknowledgement.
+    fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags | if flags == NLM_F_DUMP { 0 } else { NLM_F_ACK };
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut answers = vec![];
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            if self.read_answers(&bytes, &mut answers)? {
+                return Ok(answers);
+            }
+        }
+    }
+
+    /// Reads one datagram of answers; whether it was the last.
+    fn read_answers(&self, bytes: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
+            rest = &rest[length.max(16).min(rest.len())..];
+            if message.header.sequence_number != self.sequence {
+                continue;
+            }
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::Error(e) => {
+                    return e.code.map_or(Ok(true), |code| {
+                        Err(io::Error::from_raw_os_error(code.get().abs()))
+                    });
+                }
+                NetlinkPayload::InnerMessage(inner) => into.push(inner),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn link(name: &str) -> io::Result<LinkMessage> {
+    let mut link = LinkMessage::default();
+    link.header.index = if_nametoindex(name)?;
+    Ok(link)
+}
+
+/// The present addresses that may stay as they are. The first address of an IPv4 prefix is its
+/// primary, the source of new connections, so those that stay must be the first wanted ones, in order.
+fn kept(present: &[IpNet], wanted: &[IpNet]) -> Vec<IpNet> {
+    let in_place = |address: &&IpNet| {
+        let of_prefix = |a: &&IpNet| a.trunc() == address.trunc();
+        let now = present.iter().filter(of_prefix).filter(|a| wanted.contains(a));
+        let then = wanted.iter().filter(of_prefix);
+        now.zip(then).take_while(|(a, b)| a == b).any(|(a, _)| a == *address)
+    };
+    let stays = |a: &&IpNet| if a.addr().is_ipv4() { in_place(a) } else { wanted.contains(a) };
+    present.iter().filter(stays).copied().collect()
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    match address {
+        IpNet::V4(v4) if v4.prefix_len() < 31 => {
+            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+        }
+        IpNet::V4(_) => {}
+        IpNet::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
+    }
+    message
+}
+
+fn with_metric(route: &Route) -> Route {
+    let standard = if route.to.addr().is_ipv4() { 0 } else { IPV6_METRIC };
+    Route { to: route.to.trunc(), metric: Some(route.metric.unwrap_or(standard)), ..*route }
+}
+
+fn route_message(index: u32, route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(route.to.addr());
+    message.header.destination_prefix_length = route.to.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope =
+        if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(route_address(route.to.addr())));
+    attributes.push(RouteAttribute::Oif(index));
+    attributes.extend(route.via.map(|ip| RouteAttribute::Gateway(route_address(ip))));
+    attributes.extend(route.from.map(|ip| RouteAttribute::PrefSource(route_address(ip))));
+    attributes.extend(route.metric.filter(|m| *m > 0).map(RouteAttribute::Priority));
+    message
+}
+
+fn read_route(message: &RouteMessage, index: u32) -> Option<Route> {
+    if message.header.protocol != RouteProtocol::Static
+        || message.header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return None;
+    }
+    let unspecified = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        _ => IpAddr::from([0; 16]),
+    };
+    let (mut to, mut via, mut from, mut metric, mut out) = (unspecified, None, None, 0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => to = ip(a)?,
+            RouteAttribute::Gateway(a) => via = ip(a),
+            RouteAttribute::PrefSource(a) => from = ip(a),
+            RouteAttribute::Priority(m) => metric = *m,
+            RouteAttribute::Oif(oif) => out = Some(*oif),
+            _ => {}
+        }
+    }
+    let to = IpNet::new(to, message.header.destination_prefix_length).ok()?;
+    (out == Some(index)).then_some(Route { to, via, from, metric: Some(metric) })
+}
+
+fn route_address(ip: IpAddr) -> RouteAddress {
+    match ip {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}

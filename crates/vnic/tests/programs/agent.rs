@@ -1,0 +1,5 @@
+//! The agent alone, for the tests of this crate.
+
+fn main() {
+    gvpn_vnic::agent_main()
+}

@@ -43,6 +43,16 @@ impl Hop {
         }
     }
 
+    /// How desirable this kind of hop is.
+    pub fn tier(&self) -> Tier {
+        match self {
+            Self::Direct(_) => Tier::Direct,
+            // A stream to a relay ends in a proxy on this machine.
+            Self::Relay { relay, .. } if relay.ip().is_loopback() => Tier::Stream,
+            Self::Relay { .. } => Tier::Relay,
+        }
+    }
+
     /// Whether a relay is in between.
     pub fn is_relayed(&self) -> bool {
         matches!(self, Self::Relay { .. })

@@ -1,0 +1,45 @@
+//! The times by which an agent acts.
+
+use std::time::Duration;
+
+/// The times by which an agent acts. The defaults are what nodes use.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// A peer that was sent to within this time is in use; the paths of others are left alone.
+    pub in_use: Duration,
+    /// A path that does not answer for this long is asked for a sign of life.
+    pub quiet: Duration,
+    /// A path that does not answer for this long is given up as soon as another one answers.
+    pub suspect: Duration,
+    /// A probe that is not answered within this time, or three round trips, is lost.
+    pub lost: Duration,
+    /// The first interval between probes of a candidate; it doubles with each.
+    pub first_probe: Duration,
+    /// Longest interval between probes of a candidate that would be better than the path in use.
+    pub upgrade: Duration,
+    /// Longest interval between probes of the others.
+    pub standby: Duration,
+    /// Longest interval between probes of all candidates while nothing answers.
+    pub despair: Duration,
+    /// How often the path MTU in use is confirmed.
+    pub confirm_mtu: Duration,
+    /// How often a larger path MTU is tried after the search has ended.
+    pub raise_mtu: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            in_use: Duration::from_secs(10),
+            quiet: Duration::from_millis(400),
+            suspect: Duration::from_millis(900),
+            lost: Duration::from_millis(300),
+            first_probe: Duration::from_millis(100),
+            upgrade: Duration::from_secs(8),
+            standby: Duration::from_secs(20),
+            despair: Duration::from_secs(2),
+            confirm_mtu: Duration::from_secs(5),
+            raise_mtu: Duration::from_secs(600),
+        }
+    }
+}

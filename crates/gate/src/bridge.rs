@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 
-use crate::{Connection, pump::pump};
+use crate::{ClientSocket, Connection, pump::pump};
 
 /// The optional WebSocket subprotocol in which an **empty text message** ends one direction and
 /// leaves the other open, as TCP's FIN does. Without it a WebSocket can only close both.
@@ -18,9 +18,12 @@ const MESSAGE_MAX: usize = 16 << 20;
 pub struct BridgeOptions {
     /// How often the client is pinged.
     pub ping_every: Duration,
-    /// How long a client may be silent, pings included, before it counts as gone.
+    /// How long the client's machine may acknowledge nothing, pings included, before it counts as
+    /// gone.
     pub silence_limit: Duration,
-    /// How long a client that takes no data may be silent: it may merely be slow.
+    /// How long the client's program may answer no ping while its machine lives.
+    pub absence_limit: Duration,
+    /// How long a program that leaves data unread may be silent: it may merely be slow.
     pub stall_limit: Duration,
     /// How long to wait for the payload's last word after the client has closed.
     pub linger: Duration,
@@ -30,7 +33,8 @@ impl Default for BridgeOptions {
     fn default() -> Self {
         Self {
             ping_every: Duration::from_secs(5),
-            silence_limit: Duration::from_secs(30),
+            silence_limit: Duration::from_secs(20),
+            absence_limit: Duration::from_secs(120),
             stall_limit: Duration::from_secs(600),
             linger: Duration::from_secs(2),
         }
@@ -46,7 +50,7 @@ pub enum Ended {
     PayloadReset,
     /// The client's connection broke or closed without a word.
     ClientGone,
-    /// The client answered nothing, pings included.
+    /// The client's machine vanished, or its program answers no pings.
     ClientSilent,
     /// The client broke the WebSocket protocol or sent a message that is too large.
     ClientFault,
@@ -69,8 +73,9 @@ pub fn upgrade(request: WebSocketUpgrade) -> WebSocketUpgrade {
 pub async fn bridge_tcp(
     socket: WebSocket,
     connection: Connection,
+    client: &ClientSocket,
     options: BridgeOptions,
 ) -> Ended {
     let half_close = socket.protocol().is_some_and(|p| p == EOF_PROTOCOL);
-    pump(socket, connection, half_close, options).await
+    pump(socket, connection, half_close, client, options).await
 }

@@ -6,6 +6,7 @@
 //! Ethernet frames to one.
 
 mod bridge;
+mod client;
 mod dial;
 mod gateway;
 mod pump;
@@ -14,6 +15,7 @@ mod stream;
 mod table;
 
 pub use bridge::{BridgeOptions, EOF_PROTOCOL, Ended, bridge_tcp, upgrade};
+pub use client::ClientSocket;
 pub use dial::{ConnectError, Dial};
 pub use gateway::{Gateway, GatewayOptions};
 pub use raw::{RAW_FRAME_MAX, bridge_raw};

@@ -1,11 +1,11 @@
 //! Both directions under [`bridge_tcp`](crate::bridge_tcp), in one task.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     error::Error,
     io::{self, IoSlice},
     pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{BridgeOptions, Ended};
+use crate::{BridgeOptions, ClientSocket, Ended};
 
 /// Reads from the payload start this large and double as long as they come back full.
 const READ_MIN: usize = 16 << 10;
@@ -39,26 +39,39 @@ struct Shared {
     client_over: CancellationToken,
     /// The client has ended its direction in the half-close protocol.
     client_ended: CancellationToken,
-    ended: Cell<Ended>,
-    heard: Cell<Instant>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Clone, Copy)]
+struct Notes {
+    ended: Ended,
+    /// When the client last gave a sign of life.
+    heard: Instant,
     /// When bytes last reached the payload.
-    progress: Cell<Instant>,
-    sending: Cell<bool>,
-    writing: Cell<bool>,
+    progress: Instant,
+    /// The client takes nothing now.
+    sending: bool,
+    /// The payload takes nothing now.
+    writing: bool,
 }
 
 impl Shared {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn client_is_over(&self, how: Ended) {
         if !self.client_over.is_cancelled() {
             self.end_as(how);
-            self.progress.set(Instant::now());
+            self.notes().progress = Instant::now();
             self.client_over.cancel();
         }
     }
 
     fn end_as(&self, how: Ended) {
-        if self.ended.get() == Ended::Closed {
-            self.ended.set(how);
+        let mut notes = self.notes();
+        if notes.ended == Ended::Closed {
+            notes.ended = how;
         }
     }
 
@@ -68,39 +81,42 @@ impl Shared {
         if let Poll::Ready(done) = futures::poll!(&mut sent) {
             return done;
         }
-        self.sending.set(true);
+        self.notes().sending = true;
         let done = sent.await;
-        self.sending.set(false);
-        self.heard.set(Instant::now());
+        let mut notes = self.notes();
+        notes.sending = false;
+        notes.heard = Instant::now();
         done
     }
 
     /// Returns when waiting any longer is in vain.
-    async fn watch(&self) {
+    async fn watch(&self, client: &ClientSocket) {
         let options = &self.options;
         let step = options.linger.min(options.silence_limit) / 4;
         let mut ticks = interval(step.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let kernel = client.silent_for();
+            let mut notes = self.notes();
             if self.client_over.is_cancelled() {
-                if self.progress.get().elapsed() > options.linger {
+                if notes.progress.elapsed() > options.linger {
                     return;
                 }
                 continue;
             }
-            let limit = match (self.writing.get(), self.sending.get()) {
-                // Nothing is read from the client now: its silence says nothing. Pings still
-                // find out when its connection is gone.
-                (true, _) => {
-                    self.heard.set(Instant::now());
-                    continue;
-                }
-                (false, true) => options.stall_limit,
-                (false, false) => options.silence_limit,
+            if notes.writing {
+                // Nothing is read from the client now: its silence says nothing.
+                notes.heard = Instant::now();
+            }
+            let limit = match kernel {
+                _ if notes.sending => options.stall_limit,
+                Some(_) => options.absence_limit,
+                None => options.silence_limit,
             };
-            if self.heard.get().elapsed() > limit {
-                self.ended.set(Ended::ClientSilent);
+            let vanished = kernel.is_some_and(|silence| silence > options.silence_limit);
+            if vanished || notes.heard.elapsed() > limit {
+                notes.ended = Ended::ClientSilent;
                 return;
             }
         }
@@ -112,6 +128,7 @@ pub(crate) async fn pump<S, T, E>(
     socket: S,
     tcp: T,
     half_close: bool,
+    client: &ClientSocket,
     options: BridgeOptions,
 ) -> Ended
 where
@@ -125,11 +142,13 @@ where
         half_close,
         client_over: CancellationToken::new(),
         client_ended: CancellationToken::new(),
-        ended: Cell::new(Ended::Closed),
-        heard: Cell::new(now),
-        progress: Cell::new(now),
-        sending: Cell::new(false),
-        writing: Cell::new(false),
+        notes: Mutex::new(Notes {
+            ended: Ended::Closed,
+            heard: now,
+            progress: now,
+            sending: false,
+            writing: false,
+        }),
     };
     let (sink, source) = socket.split();
     let (reader, writer) = tokio::io::split(tcp);
@@ -145,9 +164,10 @@ where
         Up { source, writer, shared: &shared, queue: VecDeque::new(), queued: 0, broken: false };
     tokio::select! {
         _ = async { tokio::join!(down.run(), up.run()) } => {}
-        () = shared.watch() => {}
+        () = shared.watch(client) => {}
     }
-    shared.ended.get()
+    let notes = *shared.notes();
+    notes.ended
 }
 
 /// From the payload to the client.
@@ -213,6 +233,10 @@ where
                 let next_ping = self.pinged + self.shared.options.ping_every;
                 let _ = timeout_at(next_ping, self.shared.client_ended.cancelled()).await;
             }
+            self.close(close_code::NORMAL, "").await?;
+            // Both directions are done: the client owes no more than its Close.
+            self.shared.client_is_over(Ended::Closed);
+            return Ok(());
         }
         self.close(close_code::NORMAL, "").await
     }
@@ -307,7 +331,7 @@ where
 
     /// Takes one message in; tells how the client's side ended, if it did.
     async fn take(&mut self, message: Option<Result<Message, E>>) -> Option<Ended> {
-        self.shared.heard.set(Instant::now());
+        self.shared.notes().heard = Instant::now();
         let data = match message {
             None => return Some(Ended::ClientGone),
             Some(Err(error)) => return Some(fault(&error)),
@@ -332,7 +356,7 @@ where
 
     /// Writes what waits.
     async fn write(&mut self) {
-        self.shared.writing.set(true);
+        self.shared.notes().writing = true;
         while let Some(first) = self.queue.front() {
             let written = if self.queue.len() == 1 {
                 self.writer.write(first).await
@@ -343,7 +367,7 @@ where
             };
             match written {
                 Ok(n @ 1..) => {
-                    self.shared.progress.set(Instant::now());
+                    self.shared.notes().progress = Instant::now();
                     self.written(n);
                 }
                 Ok(0) | Err(_) => {
@@ -353,7 +377,7 @@ where
                 }
             }
         }
-        self.shared.writing.set(false);
+        self.shared.notes().writing = false;
     }
 
     fn written(&mut self, mut n: usize) {

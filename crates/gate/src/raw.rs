@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd};
 
 use axum::extract::ws::WebSocket;
 
-use crate::{BridgeOptions, Ended, RawGuard};
+use crate::{BridgeOptions, ClientSocket, Ended, RawGuard};
 
 /// The largest Ethernet frame that a client may send: a super-packet's worth.
 pub const RAW_FRAME_MAX: usize = 65_550;
@@ -18,8 +18,9 @@ pub async fn bridge_raw(
     socket: WebSocket,
     frames: OwnedFd,
     guard: RawGuard,
+    client: &ClientSocket,
     options: BridgeOptions,
 ) -> io::Result<Ended> {
-    let _ = (socket, frames, guard, options);
+    let _ = (socket, frames, guard, client, options);
     Ok(Ended::Closed)
 }

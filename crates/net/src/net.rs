@@ -36,6 +36,11 @@ impl Net {
         self.node_id
     }
 
+    /// The data plane that carries payload packets.
+    pub fn dataplane(&self) -> &gvpn_dataplane::DataPlane {
+        unimplemented!()
+    }
+
     /// Addresses where `node` may be found, besides what the registry knows.
     pub fn add_peer_addrs(&self, node: NodeId, addrs: Vec<SocketAddr>) {
         let _ = (node, addrs);

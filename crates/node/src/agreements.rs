@@ -1,14 +1,43 @@
 //! Agreements: a requestor's contract with one provider.
 
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
 use chrono::{DateTime, Utc};
 use gvpn_model::{AgreementId, NodeId};
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::NodeError;
+use crate::{
+    ErrorKind, NodeError, ProviderPolicy,
+    core::Core,
+    peers::Call,
+    proto::{self, AgreementReply, AgreementRequest},
+};
 
-/// The agreement service, requestor's and provider's side.
-pub struct Agreements {}
+/// Kind of the documents that keep agreements.
+const KIND: &str = "agreement";
+/// How often the other side is told about an end that it did not acknowledge.
+const TELLINGS: u32 = 8;
+
+/// A further check of agreements that requestors propose; the text is the reason of a refusal.
+pub type AgreementCheck = dyn Fn(&Agreement) -> Result<(), String> + Send + Sync;
+
+/// The agreement service, requestor's and provider's side. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Agreements {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    all: Mutex<BTreeMap<AgreementId, Agreement>>,
+    /// The order in which they were made.
+    order: Mutex<Vec<AgreementId>>,
+    policy: RwLock<Option<ProviderPolicy>>,
+    check: RwLock<Option<Box<AgreementCheck>>>,
+    events: broadcast::Sender<AgreementEvent>,
+}
 
 /// What the requestor asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -80,16 +109,35 @@ pub struct AgreementEvent {
 }
 
 impl Agreements {
+    /// Takes up what was kept and starts to serve.
+    pub(crate) fn start(core: &Arc<Core>) -> Result<Self, NodeError> {
+        let kept: Vec<Agreement> = core.store.documents(KIND)?;
+        let order = kept.iter().map(|agreement| agreement.id).collect();
+        let (events, _) = broadcast::channel(1024);
+        let this = Self {
+            inner: Arc::new(Inner {
+                core: core.clone(),
+                all: Mutex::new(kept.into_iter().map(|a| (a.id, a)).collect()),
+                order: Mutex::new(order),
+                policy: RwLock::new(core.config.provider.clone()),
+                check: RwLock::default(),
+                events,
+            }),
+        };
+        this.serve();
+        Ok(this)
+    }
+
     /// Asks `provider` for an agreement and waits for its answer.
     ///
     /// # Errors
     /// `Refused` with the provider's reason; `Unreachable`.
     pub async fn propose(
         &self,
-        _provider: NodeId,
-        _spec: AgreementSpec,
+        provider: NodeId,
+        spec: AgreementSpec,
     ) -> Result<Agreement, NodeError> {
-        unimplemented!()
+        self.propose_as(AgreementId::random(), provider, spec).await
     }
 
     /// As [`propose`](Self::propose), under an id that a market gave.
@@ -98,24 +146,42 @@ impl Agreements {
     /// As there; `Conflict` for an id in use.
     pub async fn propose_as(
         &self,
-        _id: AgreementId,
-        _provider: NodeId,
-        _spec: AgreementSpec,
+        id: AgreementId,
+        provider: NodeId,
+        spec: AgreementSpec,
     ) -> Result<Agreement, NodeError> {
-        unimplemented!()
+        if self.inner.all.lock().contains_key(&id) {
+            return Err(NodeError::conflict(format!("there is an agreement {id} already")));
+        }
+        let core = &self.inner.core;
+        let request = AgreementRequest::Propose { id, spec };
+        let spec = match core.peers.request(provider, proto::AGREEMENT, &request).await? {
+            AgreementReply::Approved(spec) => spec,
+            AgreementReply::Terminated => {
+                return Err(NodeError::internal(format!("node {provider} gave no proper answer")));
+            }
+        };
+        let agreement = Agreement::approved(id, core.me, provider, AgreementRole::Requestor, spec);
+        // A node that contracts itself has kept it already, as the provider.
+        if provider != core.me {
+            self.keep(agreement.clone())?;
+        }
+        Ok(agreement)
     }
 
     /// Every agreement known, ended ones too, oldest first.
     pub fn list(&self) -> Vec<Agreement> {
-        unimplemented!()
+        let all = self.inner.all.lock();
+        self.inner.order.lock().iter().filter_map(|id| all.get(id).cloned()).collect()
     }
 
     /// One agreement.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn get(&self, _id: AgreementId) -> Result<Agreement, NodeError> {
-        unimplemented!()
+    pub fn get(&self, id: AgreementId) -> Result<Agreement, NodeError> {
+        let found = self.inner.all.lock().get(&id).cloned();
+        found.ok_or_else(|| NodeError::not_found(format!("there is no agreement {id}")))
     }
 
     /// Ends an agreement and its activities; repeating it changes nothing.
@@ -124,14 +190,167 @@ impl Agreements {
     /// `NotFound`.
     pub async fn terminate(
         &self,
-        _id: AgreementId,
-        _reason: Option<String>,
+        id: AgreementId,
+        reason: Option<String>,
     ) -> Result<(), NodeError> {
-        unimplemented!()
+        let agreement = self.get(id)?;
+        if agreement.state == AgreementState::Terminated {
+            return Ok(());
+        }
+        self.end(id, reason.clone())?;
+        let me = self.inner.core.me;
+        let other = if agreement.provider == me { agreement.requestor } else { agreement.provider };
+        if other != me {
+            self.tell_end(id, other, reason);
+        }
+        Ok(())
     }
 
     /// Every change from now on, of both roles.
     pub fn subscribe(&self) -> broadcast::Receiver<AgreementEvent> {
-        unimplemented!()
+        self.inner.events.subscribe()
+    }
+
+    /// The provider's policy; `None` when this node is no provider.
+    pub fn policy(&self) -> Option<ProviderPolicy> {
+        self.inner.policy.read().clone()
+    }
+
+    /// Replaces the provider's policy for agreements and activities from now on.
+    pub fn set_policy(&self, policy: Option<ProviderPolicy>) {
+        *self.inner.policy.write() = policy;
+    }
+
+    /// Sets a further check of what requestors propose, made after the policy's.
+    pub fn set_check(
+        &self,
+        check: impl Fn(&Agreement) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        *self.inner.check.write() = Some(Box::new(check));
+    }
+
+    fn keep(&self, agreement: Agreement) -> Result<(), NodeError> {
+        self.inner.core.store.put_document(KIND, &agreement.id.to_string(), &agreement)?;
+        if self.inner.all.lock().insert(agreement.id, agreement.clone()).is_none() {
+            self.inner.order.lock().push(agreement.id);
+        }
+        let _ = self.inner.events.send(AgreementEvent { agreement });
+        Ok(())
+    }
+
+    fn end(&self, id: AgreementId, reason: Option<String>) -> Result<(), NodeError> {
+        let mut agreement = self.get(id)?;
+        if agreement.state == AgreementState::Terminated {
+            return Ok(());
+        }
+        agreement.state = AgreementState::Terminated;
+        agreement.reason = reason;
+        agreement.ended = Some(Utc::now());
+        self.keep(agreement)
+    }
+
+    /// Tells the other side, again for a while when it does not answer.
+    fn tell_end(&self, id: AgreementId, other: NodeId, reason: Option<String>) {
+        let core = self.inner.core.clone();
+        self.inner.core.spawn(async move {
+            let request = AgreementRequest::Terminate { id, reason };
+            let mut pause = Duration::from_secs(1);
+            for _ in 0..TELLINGS {
+                let told: Result<AgreementReply, _> =
+                    core.peers.request(other, proto::AGREEMENT, &request).await;
+                match told {
+                    Err(e) if matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Timeout) => {}
+                    _ => return,
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        });
+    }
+
+    fn serve(&self) {
+        let mut calls = self.inner.core.peers.serve(proto::AGREEMENT);
+        let this = self.clone();
+        self.inner.core.spawn(async move {
+            while let Some(call) = calls.recv().await {
+                let handler = this.clone();
+                this.inner.core.spawn(async move { handler.answer(call).await });
+            }
+        });
+    }
+
+    async fn answer(&self, mut call: Call) {
+        let answer = match call.request().await {
+            None => return,
+            Some(AgreementRequest::Propose { id, spec }) => self.proposed(call.peer, id, spec),
+            Some(AgreementRequest::Terminate { id, reason }) => {
+                self.ended_by(call.peer, id, reason)
+            }
+        };
+        call.answer(answer).await;
+    }
+
+    /// A requestor asks; repeating a proposal that was approved is answered the same.
+    fn proposed(
+        &self,
+        requestor: NodeId,
+        id: AgreementId,
+        spec: AgreementSpec,
+    ) -> Result<AgreementReply, NodeError> {
+        if let Ok(known) = self.get(id) {
+            let same = known.requestor == requestor && known.role == AgreementRole::Provider;
+            return match known.state {
+                AgreementState::Approved if same => Ok(AgreementReply::Approved(known.spec)),
+                _ => Err(NodeError::conflict(format!("agreement {id} exists already"))),
+            };
+        }
+        let policy = self.policy();
+        let policy = policy.ok_or_else(|| {
+            NodeError::refused("this node is not a provider: start it with the provider role")
+        })?;
+        let spec = policy.admit(requestor, spec).map_err(NodeError::refused)?;
+        let agreement =
+            Agreement::approved(id, requestor, self.inner.core.me, AgreementRole::Provider, spec);
+        if let Some(check) = self.inner.check.read().as_ref() {
+            check(&agreement).map_err(NodeError::refused)?;
+        }
+        self.keep(agreement.clone())?;
+        Ok(AgreementReply::Approved(agreement.spec))
+    }
+
+    fn ended_by(
+        &self,
+        peer: NodeId,
+        id: AgreementId,
+        reason: Option<String>,
+    ) -> Result<AgreementReply, NodeError> {
+        let agreement = self.get(id)?;
+        if peer != agreement.requestor && peer != agreement.provider {
+            return Err(NodeError::forbidden(format!("agreement {id} is not with node {peer}")));
+        }
+        self.end(id, reason)?;
+        Ok(AgreementReply::Terminated)
+    }
+}
+
+impl Agreement {
+    fn approved(
+        id: AgreementId,
+        requestor: NodeId,
+        provider: NodeId,
+        role: AgreementRole,
+        spec: AgreementSpec,
+    ) -> Self {
+        Self {
+            id,
+            requestor,
+            provider,
+            role,
+            spec,
+            state: AgreementState::Approved,
+            reason: None,
+            created: Utc::now(),
+            ended: None,
+        }
     }
 }

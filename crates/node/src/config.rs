@@ -6,6 +6,8 @@ use gvpn_identity::Identity;
 use gvpn_model::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::AgreementSpec;
+
 /// Everything [`Node::start`](crate::Node::start) needs.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -63,6 +65,44 @@ pub struct ProviderPolicy {
     /// Images that every activity may name without a URL, by directory: `image` of an agreement
     /// may be a path below one of these.
     pub image_dirs: Vec<PathBuf>,
+}
+
+impl ProviderPolicy {
+    /// What the provider would be bound by, defaults filled in; else the reason of its refusal.
+    pub(crate) fn admit(
+        &self,
+        requestor: NodeId,
+        mut spec: AgreementSpec,
+    ) -> Result<AgreementSpec, String> {
+        if self.requestors.as_ref().is_some_and(|allowed| !allowed.contains(&requestor)) {
+            return Err(format!("this provider does not work for {requestor}"));
+        }
+        let runtime = match spec.runtime.take() {
+            Some(runtime) => runtime,
+            None => self.runtimes.first().cloned().unwrap_or_default(),
+        };
+        if !self.runtimes.contains(&runtime) {
+            let offered = self.runtimes.join(", ");
+            return Err(format!("runtime `{runtime}` is not offered here, only: {offered}"));
+        }
+        spec.runtime = Some(runtime);
+        within("CPU cores", spec.cpu_cores, self.cpu_cores)?;
+        within("GiB of memory", spec.mem_gib, self.mem_gib)?;
+        within("GiB of storage", spec.storage_gib, self.storage_gib)?;
+        Ok(spec)
+    }
+}
+
+fn within(what: &str, asked: Option<f64>, most: f64) -> Result<(), String> {
+    match asked {
+        Some(asked) if !asked.is_finite() || asked <= 0.0 => {
+            Err(format!("{asked} {what} make no sense"))
+        }
+        Some(asked) if asked > most => {
+            Err(format!("{asked} {what} are more than this provider has to give ({most})"))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Default for ProviderPolicy {

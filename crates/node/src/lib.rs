@@ -2,27 +2,32 @@
 //!
 //! A [`Node`] is a requestor, a provider or both. As a requestor it owns networks, contracts
 //! providers and drives their activities; as a provider it accepts agreements by its policy and
-//! runs one ExeUnit an activity. Whatever role, it follows the rosters of the networks it is a
+//! runs one ExeUnit an activity. Whatever its role, it follows the rosters of the networks it is a
 //! member of and keeps the data path's tables up to date.
 
 mod activities;
 mod agreements;
 mod config;
+mod core;
 mod error;
 mod files;
 mod keys;
+mod metrics;
 mod networks;
+mod nic;
 mod node;
+mod peers;
 
 pub mod proto;
 
 pub use activities::{Activities, ActivityInfo, ActivitySpec, BatchResults, EventStream, Usage};
 pub use agreements::{
-    Agreement, AgreementEvent, AgreementRole, AgreementSpec, AgreementState, Agreements,
+    Agreement, AgreementCheck, AgreementEvent, AgreementRole, AgreementSpec, AgreementState,
+    Agreements,
 };
 pub use config::{NodeConfig, ProviderPolicy};
 pub use error::{ErrorKind, NodeError};
 pub use files::Files;
 pub use keys::{AppKey, Keys};
-pub use networks::{MemberInfo, MemberSpec, NetworkInfo, NetworkSpec, Networks, NodeRow, Progress};
+pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, Tap};
 pub use node::{Node, NodeStatus};

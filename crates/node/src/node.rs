@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use gvpn_model::NodeId;
+use gvpn_net::{Net, PathReport, PeerStatus};
+use gvpn_store::Store;
 use serde::Serialize;
 
-use crate::{Activities, Agreements, Files, Keys, Networks, NodeConfig, NodeError, ProviderPolicy};
+use crate::{
+    Activities, Agreements, Files, Keys, Networks, NodeConfig, NodeError, ProviderPolicy,
+    core::Core, metrics,
+};
 
 /// A running node. Clones are handles of the same one.
 #[derive(Clone)]
@@ -14,7 +19,7 @@ pub struct Node {
 }
 
 struct Inner {
-    config: NodeConfig,
+    core: Arc<Core>,
     networks: Networks,
     agreements: Agreements,
     activities: Activities,
@@ -22,7 +27,7 @@ struct Inner {
     keys: Keys,
 }
 
-/// What `GET /gvpn/v1/status` shows.
+/// What a node is doing.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
@@ -52,21 +57,34 @@ impl Node {
     /// # Errors
     /// [`NodeError`] when the state cannot be opened or no socket can be bound.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Ok(Self {
-            inner: Arc::new(Inner {
-                config,
-                networks: Networks {},
-                agreements: Agreements {},
-                activities: Activities {},
-                files: Files {},
-                keys: Keys {},
-            }),
-        })
+        let core = Arc::new(Core::open(config).await?);
+        let networks = Networks::start(&core)?;
+        let agreements = Agreements::start(&core)?;
+        let files = Files::start(&core);
+        let activities = Activities::start(&core, &networks, &agreements, &files).await?;
+        let keys = Keys::new(&core);
+        let inner = Inner { core, networks, agreements, activities, files, keys };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Who the node is.
     pub fn id(&self) -> NodeId {
-        self.inner.config.identity.node_id()
+        self.inner.core.me
+    }
+
+    /// Its set-up.
+    pub fn config(&self) -> &NodeConfig {
+        &self.inner.core.config
+    }
+
+    /// Its presence on Golem Net, for services of other crates.
+    pub fn net(&self) -> &Net {
+        &self.inner.core.net
+    }
+
+    /// Its state file, for documents of other crates.
+    pub fn store(&self) -> &Store {
+        &self.inner.core.store
     }
 
     /// Its networks: owned ones and memberships.
@@ -94,17 +112,46 @@ impl Node {
         &self.inner.keys
     }
 
+    /// The peers it talks to.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.inner.core.net.peers()
+    }
+
+    /// Measures the path to a node.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub async fn ping(&self, node: NodeId) -> Result<PathReport, NodeError> {
+        Ok(self.inner.core.net.ping(node).await?)
+    }
+
     /// What it is doing, in numbers.
     pub fn status(&self) -> NodeStatus {
-        unimplemented!()
+        let live = |all: Vec<crate::ActivityInfo>| all.iter().filter(|a| !a.is_over()).count();
+        NodeStatus {
+            node_id: self.id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen: self.inner.core.dataplane().local_addrs(),
+            provider: self.agreements().policy(),
+            networks: self.networks().owned(),
+            memberships: self.networks().memberships(),
+            requested: live(self.activities().requested()),
+            running: live(self.activities().hosted()),
+            sessions: self.peers().iter().filter(|peer| peer.connected).count(),
+        }
     }
 
     /// Prometheus text of everything it counts.
     pub fn metrics(&self) -> String {
-        unimplemented!()
+        metrics::text(&self.status(), &self.peers(), &self.inner.core.dataplane().stats())
     }
 
-    /// Ends the node in order: its activities as a provider are terminated, sockets closed.
+    /// Ends the node in order: its activities as a provider are terminated, its tasks ended.
     /// Requested activities and owned networks stay, to be resumed at the next start.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        self.inner.activities.stop().await;
+        self.inner.core.stop.cancel();
+        self.inner.core.tasks.close();
+        self.inner.core.tasks.wait().await;
+    }
 }

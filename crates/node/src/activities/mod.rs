@@ -1,161 +1,156 @@
-//! Activities: the requestor's handles and the provider's ExeUnits.
+//! Activities: the requestor's view of them and the provider's ExeUnits.
 
-use chrono::{DateTime, Utc};
-use gvpn_model::{
-    ActivityId, AgreementId, BatchEvent, BatchId, CommandResult, ExeScript, NodeId, StatePair,
-};
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+mod batch;
+mod host;
+mod hosted;
+mod info;
+mod log;
+mod remote;
+mod requestor;
+mod resolve;
+mod watch;
 
-use crate::NodeError;
+use std::sync::Arc;
 
-/// The activity service.
-pub struct Activities {}
+use gvpn_model::{ActivityId, AgreementId, BatchId, ExeScript, NetworkId, StatePair};
 
-/// What a new activity shall be, beyond its agreement.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ActivitySpec {
-    /// Replaces the agreement's image.
-    pub image: Option<String>,
+use crate::{Agreements, Files, Networks, NodeError, core::Core};
+
+pub use info::{ActivityInfo, ActivitySpec, BatchResults, EventStream, Usage};
+
+use host::Host;
+use requestor::Requestor;
+
+/// The activity service. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Activities {
+    requestor: Arc<Requestor>,
+    host: Arc<Host>,
 }
-
-/// An activity as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ActivityInfo {
-    /// Its id.
-    pub id: ActivityId,
-    /// Its agreement.
-    pub agreement: AgreementId,
-    /// The node that runs it.
-    pub provider: NodeId,
-    /// The node that asked for it.
-    pub requestor: NodeId,
-    /// Present state and, during a change, the next.
-    pub state: StatePair,
-    /// Why it ended.
-    pub reason: Option<String>,
-    /// When it was created.
-    pub created: DateTime<Utc>,
-}
-
-/// What an activity has used.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// In the order of [`Usage::COUNTERS`].
-    pub current_usage: Vec<f64>,
-    /// Seconds since 1970.
-    pub timestamp: i64,
-}
-
-impl Usage {
-    /// What the numbers mean.
-    pub const COUNTERS: [&'static str; 2] = ["golem.usage.duration_sec", "golem.usage.cpu_sec"];
-}
-
-/// Results of a batch so far.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct BatchResults {
-    /// From index 0 on, without gaps.
-    pub results: Vec<CommandResult>,
-    /// Whether no further one will come.
-    pub finished: bool,
-}
-
-/// Events of a batch from its beginning, then live; ends after the last one.
-pub type EventStream = mpsc::Receiver<BatchEvent>;
 
 impl Activities {
+    /// Ends what an earlier run left, takes up what this node requested, and starts to serve.
+    pub(crate) async fn start(
+        core: &Arc<Core>,
+        networks: &Networks,
+        agreements: &Agreements,
+        files: &Files,
+    ) -> Result<Self, NodeError> {
+        let host = Host::start(core, networks, agreements, files).await?;
+        let requestor = Requestor::start(core, networks, agreements)?;
+        Ok(Self { requestor, host })
+    }
+
     /// Asks the agreement's provider for an activity. It is `Initialized` when this returns.
     ///
     /// # Errors
     /// `NotFound` for the agreement, `Gone` when it has ended, `Refused`, `Unreachable`.
     pub async fn create(
         &self,
-        _agreement: AgreementId,
-        _spec: ActivitySpec,
+        agreement: AgreementId,
+        spec: ActivitySpec,
     ) -> Result<ActivityInfo, NodeError> {
-        unimplemented!()
+        self.requestor.create(agreement, spec).await
     }
 
     /// Activities this node requested, ended ones too, oldest first.
     pub fn requested(&self) -> Vec<ActivityInfo> {
-        unimplemented!()
+        self.requestor.list()
     }
 
-    /// Activities this node runs for others, ended ones too, oldest first.
-    pub fn running(&self) -> Vec<ActivityInfo> {
-        unimplemented!()
+    /// Activities this node runs for others, and those that ended a short while ago.
+    pub fn hosted(&self) -> Vec<ActivityInfo> {
+        self.host.list()
     }
 
     /// One activity of either side.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn get(&self, _id: ActivityId) -> Result<ActivityInfo, NodeError> {
-        unimplemented!()
+    pub fn get(&self, id: ActivityId) -> Result<ActivityInfo, NodeError> {
+        self.requestor.info(id).or_else(|error| self.host.info(id).ok_or(error))
     }
 
     /// Sends a script. The rosters it names are with the provider before the script is.
     ///
     /// # Errors
     /// `NotFound`, `Gone`, `Unreachable`.
-    pub async fn exec(&self, _id: ActivityId, _script: ExeScript) -> Result<BatchId, NodeError> {
-        unimplemented!()
+    pub async fn exec(&self, id: ActivityId, script: ExeScript) -> Result<BatchId, NodeError> {
+        self.requestor.exec(id, script).await
+    }
+
+    /// Makes a running payload join a network at an address that its provider was given there, or
+    /// leave it (`None`).
+    ///
+    /// # Errors
+    /// `NotFound`, `Gone`, `Unreachable`; `Invalid` when the address is not the provider's.
+    pub async fn set_network(
+        &self,
+        id: ActivityId,
+        network: NetworkId,
+        ip: Option<std::net::IpAddr>,
+    ) -> Result<(), NodeError> {
+        self.requestor.set_network(id, network, ip).await
     }
 
     /// Results of a batch as they are now.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn results(&self, _id: ActivityId, _batch: BatchId) -> Result<BatchResults, NodeError> {
-        unimplemented!()
+    pub fn results(&self, id: ActivityId, batch: BatchId) -> Result<BatchResults, NodeError> {
+        self.requestor.results(id, batch)
     }
 
-    /// Waits until the batch has finished, or has a result at `index`, or the activity ended.
+    /// Waits until the batch has finished or has a result at `index`.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn wait(
         &self,
-        _id: ActivityId,
-        _batch: BatchId,
-        _index: Option<u32>,
+        id: ActivityId,
+        batch: BatchId,
+        index: Option<u32>,
     ) -> Result<BatchResults, NodeError> {
-        unimplemented!()
+        self.requestor.wait(id, batch, index).await
     }
 
-    /// Events of a batch, from its first.
+    /// Events of a batch, from its first; ends after the last.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn events(&self, _id: ActivityId, _batch: BatchId) -> Result<EventStream, NodeError> {
-        unimplemented!()
+    pub fn events(&self, id: ActivityId, batch: BatchId) -> Result<EventStream, NodeError> {
+        self.requestor.events(id, batch)
     }
 
-    /// Present state.
+    /// Present state, as far as the provider has told.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn state(&self, _id: ActivityId) -> Result<StatePair, NodeError> {
-        unimplemented!()
+    pub fn state(&self, id: ActivityId) -> Result<StatePair, NodeError> {
+        self.get(id).map(|info| info.state)
     }
 
     /// What it has used.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn usage(&self, _id: ActivityId) -> Result<Usage, NodeError> {
-        unimplemented!()
+    pub async fn usage(&self, id: ActivityId) -> Result<Usage, NodeError> {
+        match self.host.usage(id) {
+            Some(usage) => Ok(usage),
+            None => self.requestor.usage(id).await,
+        }
     }
 
-    /// Ends it; repeating it changes nothing.
+    /// Ends it; repeating it changes nothing. A provider that cannot be reached is told when it can.
     ///
     /// # Errors
-    /// `NotFound`; `Unreachable` when the provider cannot be told (it is told when it is back).
-    pub async fn destroy(&self, _id: ActivityId) -> Result<(), NodeError> {
-        unimplemented!()
+    /// `NotFound`.
+    pub async fn destroy(&self, id: ActivityId) -> Result<(), NodeError> {
+        self.requestor.destroy(id).await
+    }
+
+    /// Ends every activity that this node runs.
+    pub(crate) async fn stop(&self) {
+        self.host.stop().await;
     }
 }

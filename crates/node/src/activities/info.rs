@@ -1,0 +1,91 @@
+//! What is asked and told about an activity.
+
+use chrono::{DateTime, Utc};
+use gvpn_model::{
+    ActivityId, ActivityState, AgreementId, BatchEvent, CommandResult, NodeId, StatePair,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// What a new activity shall be, beyond its agreement.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ActivitySpec {
+    /// Replaces the agreement's image.
+    pub image: Option<String>,
+}
+
+/// An activity as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityInfo {
+    /// Its id.
+    pub id: ActivityId,
+    /// Its agreement.
+    pub agreement: AgreementId,
+    /// The node that runs it.
+    pub provider: NodeId,
+    /// The node that asked for it.
+    pub requestor: NodeId,
+    /// Present state and, during a change, the next.
+    pub state: StatePair,
+    /// Why it ended.
+    pub reason: Option<String>,
+    /// When it was created.
+    pub created: DateTime<Utc>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: Option<DateTime<Utc>>,
+}
+
+impl ActivityInfo {
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.state.0 == ActivityState::Terminated
+    }
+
+    /// Notes its end, once.
+    pub(crate) fn end(&mut self, reason: Option<String>) {
+        if !self.is_over() {
+            self.state = (ActivityState::Terminated, None);
+            self.reason = reason;
+            self.ended = Some(Utc::now());
+        }
+    }
+}
+
+/// What an activity has used.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// In the order of [`Usage::COUNTERS`].
+    pub current_usage: Vec<f64>,
+    /// Seconds since 1970.
+    pub timestamp: i64,
+}
+
+impl Usage {
+    /// What the numbers mean.
+    pub const COUNTERS: [&'static str; 2] = ["golem.usage.duration_sec", "golem.usage.cpu_sec"];
+}
+
+impl From<gvpn_exeunit::Usage> for Usage {
+    fn from(usage: gvpn_exeunit::Usage) -> Self {
+        Self {
+            current_usage: vec![usage.duration_sec, usage.cpu_sec],
+            timestamp: Utc::now().timestamp(),
+        }
+    }
+}
+
+/// Results of a batch so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BatchResults {
+    /// From index 0 on, without gaps.
+    pub results: Vec<CommandResult>,
+    /// Whether no further one will come.
+    pub finished: bool,
+}
+
+/// Events of a batch from its beginning, then live; ends after the last one.
+pub type EventStream = mpsc::Receiver<BatchEvent>;

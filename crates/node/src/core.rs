@@ -1,0 +1,85 @@
+//! What every service of a node shares.
+
+use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf};
+
+use gvpn_dataplane::DataPlane;
+use gvpn_model::NodeId;
+use gvpn_net::{Net, NetConfig};
+use gvpn_store::{Store, StoreError};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{NodeConfig, NodeError, peers::Peers};
+
+/// Shared by all services; lives as long as the node.
+pub(crate) struct Core {
+    pub(crate) config: NodeConfig,
+    pub(crate) me: NodeId,
+    pub(crate) net: Net,
+    pub(crate) peers: Peers,
+    pub(crate) store: Store,
+    /// Tasks that end with the node.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Core {
+    pub(crate) async fn open(config: NodeConfig) -> Result<Self, NodeError> {
+        make_directory(&config.data_dir)?;
+        let store = Store::open(&config.data_dir.join("state.db"))?;
+        let net = Net::bind(NetConfig {
+            identity: config.identity.clone(),
+            listen: config.listen.clone(),
+            relays: config.relays.clone(),
+            workers: config.workers,
+        })
+        .await?;
+        Ok(Self {
+            me: config.identity.node_id(),
+            peers: Peers::new(net.clone()),
+            net,
+            store,
+            config,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn dataplane(&self) -> &DataPlane {
+        self.net.dataplane()
+    }
+
+    /// Directory of the activities' directories.
+    pub(crate) fn activities_dir(&self) -> PathBuf {
+        self.config.data_dir.join("activities")
+    }
+
+    /// Directory of unpacked images.
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.config.data_dir.join("images")
+    }
+
+    /// Runs `task` until it is done or the node stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+pub(crate) fn make_directory(path: &std::path::Path) -> Result<(), NodeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| NodeError::internal(format!("cannot make directory {}: {e}", path.display())))
+}
+
+impl From<StoreError> for NodeError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error)
+    }
+}

@@ -1,0 +1,71 @@
+//! What this node's data path knows: the roster of every network it is in, as owner or member.
+
+use std::{collections::HashMap, sync::Arc};
+
+use gvpn_model::{NetworkId, NodeId};
+use gvpn_net::Net;
+use gvpn_roster::Roster;
+use gvpn_switch::Table;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+/// The rosters in force on this node.
+pub(crate) struct Local {
+    me: NodeId,
+    net: Net,
+    rosters: Mutex<HashMap<NetworkId, InForce>>,
+    changes: broadcast::Sender<NetworkId>,
+}
+
+/// One network's roster and the table made from it.
+struct InForce {
+    roster: Arc<Roster>,
+    table: Arc<Table>,
+}
+
+impl Local {
+    pub(crate) fn new(net: Net) -> Self {
+        let (changes, _) = broadcast::channel(1024);
+        Self { me: net.node_id(), net, rosters: Mutex::default(), changes }
+    }
+
+    /// Puts a roster in force, unless a newer one is.
+    pub(crate) fn set(&self, roster: Arc<Roster>) {
+        let id = roster.network;
+        {
+            let mut rosters = self.rosters.lock();
+            let table = match rosters.get(&id) {
+                Some(present) if present.roster.epoch >= roster.epoch => return,
+                Some(present) => present.table.rebuild(&roster),
+                None => Table::build(&roster, self.me),
+            };
+            let table = Arc::new(table);
+            self.net.dataplane().set_network(id, table.clone());
+            self.net.share_network(id, roster.nodes().into_iter().filter(|n| *n != self.me));
+            rosters.insert(id, InForce { roster, table });
+        }
+        let _ = self.changes.send(id);
+    }
+
+    /// The node is not in this network any more.
+    pub(crate) fn remove(&self, id: NetworkId) {
+        {
+            let mut rosters = self.rosters.lock();
+            if rosters.remove(&id).is_none() {
+                return;
+            }
+            self.net.unshare_network(id);
+            self.net.dataplane().remove_network(id);
+        }
+        let _ = self.changes.send(id);
+    }
+
+    pub(crate) fn get(&self, id: NetworkId) -> Option<Arc<Roster>> {
+        self.rosters.lock().get(&id).map(|present| present.roster.clone())
+    }
+
+    /// Ids of networks whose roster changed, from now on. A receiver that lags must look at all.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<NetworkId> {
+        self.changes.subscribe()
+    }
+}

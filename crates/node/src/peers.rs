@@ -1,0 +1,216 @@
+//! Requests between nodes, this one included.
+
+use std::{
+    collections::HashMap,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use gvpn_model::NodeId;
+use gvpn_net::{Net, NetError, Stream};
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    sync::mpsc,
+    time::timeout,
+};
+
+use crate::{ErrorKind, NodeError, proto};
+
+/// How long a peer may take to answer a request, unless the request says otherwise.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes in flight between two services of one node.
+const LOCAL_BUFFER: usize = 256 << 10;
+
+/// A stream to a service: of another node, or of this one.
+#[derive(Debug)]
+pub(crate) enum Channel {
+    Net(Box<Stream>),
+    Local(DuplexStream),
+}
+
+/// A stream that somebody opened to a service of this node.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) peer: NodeId,
+    pub(crate) channel: Channel,
+}
+
+/// The way to other nodes' services.
+pub(crate) struct Peers {
+    net: Net,
+    local: Mutex<HashMap<&'static str, mpsc::Sender<Call>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(net: Net) -> Self {
+        Self { net, local: Mutex::default() }
+    }
+
+    /// Opens a stream to `service` of `node`.
+    pub(crate) async fn open(
+        &self,
+        node: NodeId,
+        service: &'static str,
+    ) -> Result<Channel, NodeError> {
+        if node != self.net.node_id() {
+            return Ok(Channel::Net(Box::new(self.net.open(node, service).await?)));
+        }
+        let (mine, theirs) = tokio::io::duplex(LOCAL_BUFFER);
+        let calls = self.local.lock().get(service).cloned();
+        let call = Call { peer: node, channel: Channel::Local(theirs) };
+        match calls {
+            Some(calls) if calls.send(call).await.is_ok() => Ok(Channel::Local(mine)),
+            _ => Err(NodeError::internal(format!("service `{service}` is not running"))),
+        }
+    }
+
+    /// One request, one answer; the stream stays open for what may follow.
+    pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<(A, Channel), NodeError> {
+        let exchange = async {
+            let mut channel = self.open(node, service).await?;
+            proto::send(&mut channel, request).await.map_err(|e| broken(node, &e))?;
+            let answer = answer(node, &mut channel).await?;
+            Ok((answer, channel))
+        };
+        timeout(limit, exchange).await.unwrap_or_else(|_| Err(late(node, limit)))
+    }
+
+    /// One request, one answer.
+    pub(crate) async fn request<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        request: &Q,
+    ) -> Result<A, NodeError> {
+        Ok(self.ask(node, service, request, ANSWER_LIMIT).await?.0)
+    }
+
+    /// Streams that other nodes, and this one, open to `service`.
+    pub(crate) fn serve(&self, service: &'static str) -> mpsc::Receiver<Call> {
+        let (calls, receiver) = mpsc::channel(64);
+        self.local.lock().insert(service, calls.clone());
+        let mut incoming = self.net.serve(service);
+        tokio::spawn(async move {
+            while let Some(stream) = incoming.recv().await {
+                let channel = Channel::Net(Box::new(stream.stream));
+                if calls.send(Call { peer: stream.peer, channel }).await.is_err() {
+                    break;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+impl Call {
+    /// Reads the request; what is no request is dropped with a trace.
+    pub(crate) async fn request<Q: DeserializeOwned>(&mut self) -> Option<Q> {
+        match timeout(ANSWER_LIMIT, proto::receive(&mut self.channel)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer, %error, "not a request");
+                let refusal = NodeError::invalid(format!("the request is not valid: {error}"));
+                self.answer::<()>(Err(refusal)).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Answers; more may follow.
+    pub(crate) async fn reply<A: Serialize>(
+        &mut self,
+        answer: &Result<A, NodeError>,
+    ) -> io::Result<()> {
+        proto::send(&mut self.channel, answer).await
+    }
+
+    /// Answers and ends.
+    pub(crate) async fn answer<A: Serialize>(&mut self, answer: Result<A, NodeError>) {
+        if let Err(error) = self.reply(&answer).await {
+            tracing::debug!(peer = %self.peer, %error, "the peer did not take the answer");
+        }
+        let _ = self.channel.shutdown().await;
+    }
+}
+
+/// Reads the answer to a request.
+pub(crate) async fn answer<A: DeserializeOwned>(
+    node: NodeId,
+    channel: &mut Channel,
+) -> Result<A, NodeError> {
+    match proto::receive::<Result<A, NodeError>>(channel).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Err(broken(node, &"it closed the stream without an answer")),
+        Err(error) => Err(broken(node, &error)),
+    }
+}
+
+pub(crate) fn broken(node: NodeId, reason: &dyn std::fmt::Display) -> NodeError {
+    NodeError::new(ErrorKind::Unreachable, format!("talking to node {node} failed: {reason}"))
+}
+
+fn late(node: NodeId, limit: Duration) -> NodeError {
+    let message = format!("node {node} did not answer within {} s", limit.as_secs());
+    NodeError::new(ErrorKind::Timeout, message)
+}
+
+impl From<NetError> for NodeError {
+    fn from(error: NetError) -> Self {
+        let kind = match error {
+            NetError::Start(_) => ErrorKind::Internal,
+            _ => ErrorKind::Unreachable,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Net(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Local(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Net(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Local(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Net(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Local(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Net(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Local(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -52,11 +52,6 @@ impl<K: Key> FlatMap<K> {
         }
     }
 
-    /// Bytes of memory.
-    pub(crate) fn size(&self) -> usize {
-        std::mem::size_of_val(&*self.slots)
-    }
-
     /// The slot that holds `key`, or the empty one where it would go.
     #[inline]
     fn find(&self, key: K) -> usize {

@@ -1,34 +1,57 @@
 //! The way of a packet.
 
+use std::{net::IpAddr, sync::Arc};
+
+use gvpn_roster::Action;
+
 use crate::{
-    DropReason, MemberIx, NodeIx, Table, Verdict,
+    DropReason, MemberIx, NodeIx, Table, Targets, Verdict,
+    acl::{Acl, End},
+    bucket::Rate,
     header::{Addresses, Transport, UDP},
+    igmp,
+    multicast::Multicast,
     table::Holder,
+    verdict::TargetList,
 };
 
-const DNS: u16 = 53;
+/// The port of DNS.
+pub(crate) const DNS: u16 = 53;
+/// How far ahead of its limit a sender may be: 50 ms, in nanoseconds.
+const BURST: u64 = 50_000_000;
 
 impl Table {
-    /// What becomes of a packet that the payload of `port` sends: `ip` starts with an IP header and
-    /// goes on at least to the ports; it may be a super-packet.
+    /// What becomes of a packet that the payload of `port` sends. `ip` starts with an IP header and
+    /// goes on at least to the transport header; it may be a super-packet.
     pub fn from_port(&self, port: MemberIx, ip: &[u8]) -> Verdict {
         let Some(row) = self.member(port) else { return Verdict::Drop(DropReason::UnknownSender) };
         let Some(addresses) = Addresses::of(ip) else {
             return Verdict::Drop(DropReason::Malformed);
         };
+        if row.quarantined {
+            return Verdict::Drop(DropReason::Quarantined);
+        }
+        let receiver = self.receiver(addresses);
+        let unicast = matches!(receiver, Some(Holder::Member { .. } | Holder::Gateway));
+        if !unicast && let Some(verdict) = plumbing(ip, addresses) {
+            return verdict;
+        }
         if self.sender(addresses) != Some(port) {
             return Verdict::Drop(DropReason::SpoofedSource);
         }
-        let _ = row;
-        match self.receiver(addresses) {
+        match receiver {
             Some(Holder::Member { ix, gateway }) => {
                 if gateway && self.answers_names(ip) {
                     return Verdict::Answer;
                 }
-                Verdict::Deliver(ix)
+                self.unicast(port, ix, addresses, ip)
             }
             Some(Holder::Gateway) => Verdict::Answer,
-            Some(Holder::Broadcast) => Verdict::Drop(DropReason::MulticastOff),
+            Some(Holder::Broadcast) => self.replicate(port, None, addresses, ip, true),
+            None if addresses.is_multicast() => {
+                let group = Some(addresses.destination());
+                self.replicate(port, group, addresses, ip, true)
+            }
             None => Verdict::Drop(DropReason::NoSuchMember),
         }
     }
@@ -38,21 +61,46 @@ impl Table {
         let Some(addresses) = Addresses::of(ip) else {
             return Verdict::Drop(DropReason::Malformed);
         };
-        let sender = self.sender(addresses).and_then(|ix| self.member(ix));
-        if sender.is_none_or(|row| row.node_ix != peer) {
+        let sender = self.sender(addresses);
+        let Some(from) = sender.filter(|ix| self.rows[ix.0 as usize].node_ix == peer) else {
             return Verdict::Drop(DropReason::SpoofedSource);
+        };
+        if self.rows[from.0 as usize].quarantined {
+            return Verdict::Drop(DropReason::Quarantined);
         }
         match self.receiver(addresses) {
-            Some(Holder::Member { ix, .. }) if self.rows[ix.0 as usize].local => {
-                Verdict::Deliver(ix)
+            Some(Holder::Member { ix, .. }) => {
+                if self.rows[ix.0 as usize].local {
+                    self.unicast(from, ix, addresses, ip)
+                } else {
+                    Verdict::Drop(DropReason::NotHere)
+                }
+            }
+            Some(Holder::Broadcast) => self.replicate(from, None, addresses, ip, false),
+            None if addresses.is_multicast() => {
+                let group = Some(addresses.destination());
+                self.replicate(from, group, addresses, ip, false)
             }
             _ => Verdict::Drop(DropReason::NotHere),
         }
     }
 
-    /// The reply of the switch itself to a packet of a local member, if it has one.
-    pub fn answer(&self, _port: MemberIx, _ip: &[u8]) -> Option<Vec<u8>> {
-        None
+    /// Whether the sender of `ip` is within its limits, which are enforced on both ends. `bytes` and
+    /// `packets` are those of the whole super-packet; `now` is nanoseconds of a monotonic clock.
+    /// Costs next to nothing where no limits are set.
+    #[inline]
+    pub fn admit(&self, ip: &[u8], verdict: &Verdict, bytes: u64, packets: u64, now: u64) -> bool {
+        let replicated = matches!(verdict, Verdict::Replicate(_));
+        if !self.limited && !replicated {
+            return true;
+        }
+        let sender = Addresses::of(ip).and_then(|a| self.sender(a));
+        let Some(row) = sender.and_then(|ix| self.member(ix)) else { return true };
+        let rate = |per_second: u64| Rate { per_second, burst: BURST };
+        let multicast = u64::from(self.policy().multicast_packets_per_second);
+        (!replicated || row.live.multicast.take(rate(multicast), packets, now))
+            && row.live.packets.take(rate(row.limit.packets_per_second), packets, now)
+            && row.live.bits.take(rate(row.limit.bits_per_second), bytes.saturating_mul(8), now)
     }
 
     /// The member that may send from this source.
@@ -76,7 +124,7 @@ impl Table {
             Addresses::V4 { destination, .. } => self.holder4(destination),
             Addresses::V6 { destination, .. } => self.holder6(destination),
         };
-        if holder.is_some() || self.routes.is_empty() {
+        if holder.is_some() || self.routes.is_empty() || addresses.is_multicast() {
             return holder;
         }
         let via = self.route(addresses.destination())?;
@@ -84,9 +132,125 @@ impl Table {
     }
 
     /// Whether a packet to a gateway address is a question for the switch's name server.
-    fn answers_names(&self, ip: &[u8]) -> bool {
+    pub(crate) fn answers_names(&self, ip: &[u8]) -> bool {
         self.policy().dns
             && Transport::of(ip)
                 .is_some_and(|t| t.protocol == UDP && t.ports.is_some_and(|(_, to)| to == DNS))
     }
+
+    fn unicast(&self, from: MemberIx, to: MemberIx, addresses: Addresses, ip: &[u8]) -> Verdict {
+        if self.rows[to.0 as usize].quarantined {
+            return Verdict::Drop(DropReason::Quarantined);
+        }
+        let Some(acl) = &self.acl else { return Verdict::Deliver(to) };
+        let Some(transport) = Transport::of(ip) else {
+            return Verdict::Drop(DropReason::Malformed);
+        };
+        let from = End { ip: addresses.source(), member: Some(from) };
+        let end = End { ip: addresses.destination(), member: Some(to) };
+        match acl.decide(from, end, &transport) {
+            Action::Allow => Verdict::Deliver(to),
+            Action::Deny => Verdict::Drop(DropReason::Denied),
+        }
+    }
+
+    /// Replication to a group, or to everybody.
+    fn replicate(
+        &self,
+        from: MemberIx,
+        group: Option<IpAddr>,
+        addresses: Addresses,
+        ip: &[u8],
+        from_here: bool,
+    ) -> Verdict {
+        if !self.policy().multicast {
+            return Verdict::Drop(DropReason::MulticastOff);
+        }
+        let multicast = self.multicast();
+        let mut targets = match group {
+            Some(group) => multicast.group(group, from_here).clone(),
+            None => multicast.everybody(from_here).clone(),
+        };
+        if from_here && multicast.unknown && group.is_some() {
+            self.live.want_groups();
+        }
+        if self.acl.is_some() || self.quarantine {
+            let Some(transport) = Transport::of(ip) else {
+                return Verdict::Drop(DropReason::Malformed);
+            };
+            let source = End { ip: addresses.source(), member: Some(from) };
+            match self.permitted(&targets, source, addresses, &transport) {
+                Some(permitted) => targets = permitted,
+                None => return Verdict::Drop(DropReason::Denied),
+            }
+        }
+        if targets.is_empty() {
+            return Verdict::Drop(DropReason::NoListener);
+        }
+        Verdict::Replicate(targets)
+    }
+
+    /// The receivers that the policy permits; `None` when it permits none at all. Each node decides
+    /// about its own members: a packet goes to a node where any member may have it.
+    fn permitted(
+        &self,
+        targets: &Targets,
+        from: End,
+        addresses: Addresses,
+        transport: &Transport,
+    ) -> Option<Targets> {
+        let ip = addresses.destination();
+        let may = |ix: &MemberIx| {
+            let row = &self.rows[ix.0 as usize];
+            let decide = |acl: &Acl| acl.decide(from, End { ip, member: Some(*ix) }, transport);
+            !row.quarantined && self.acl.as_ref().is_none_or(|acl| decide(acl) == Action::Allow)
+        };
+        let local: Vec<_> = targets.local().iter().copied().filter(may).collect();
+        let node_may = |node: &NodeIx| {
+            self.node_members(*node).any(|ix| {
+                let explain =
+                    |acl: &Acl| acl.explain(from, End { ip, member: Some(ix) }, transport).action;
+                !self.rows[ix.0 as usize].quarantined
+                    && self.acl.as_ref().is_none_or(|acl| explain(acl) == Action::Allow)
+            })
+        };
+        let nodes: Vec<_> = targets.nodes().iter().copied().filter(node_may).collect();
+        let denied = local.is_empty() && nodes.is_empty() && !targets.is_empty();
+        (!denied).then(|| Targets(Arc::new(TargetList { local, nodes })))
+    }
+
+    /// The receivers of what a member here sends to a group, or to everybody.
+    pub(crate) fn receivers(&self, group: Option<IpAddr>) -> Targets {
+        let multicast = self.multicast();
+        match group {
+            Some(group) => multicast.group(group, true).clone(),
+            None => multicast.everybody(true).clone(),
+        }
+    }
+
+    /// Who listens to what, brought up to date if memberships changed.
+    fn multicast(&self) -> Arc<Multicast> {
+        let current = self.multicast.load();
+        if current.version == self.live.version() {
+            return Arc::clone(&current);
+        }
+        let fresh = Arc::new(Multicast::build(&self.rows, &self.nodes, &self.live));
+        self.multicast.store(Arc::clone(&fresh));
+        fresh
+    }
+}
+
+/// Messages between a payload's kernel and the switch, which come from addresses that are no
+/// member's: memberships go to the switch, neighbour discovery ends here.
+fn plumbing(ip: &[u8], addresses: Addresses) -> Option<Verdict> {
+    if !addresses.is_multicast() {
+        return None;
+    }
+    let transport = Transport::of(ip)?;
+    if igmp::is_membership(ip, &transport) {
+        return Some(Verdict::Answer);
+    }
+    let icmpv6 = transport.protocol == crate::header::ICMPV6;
+    let discovery = icmpv6 && matches!(ip.get(transport.offset), Some(133..=137));
+    discovery.then_some(Verdict::Drop(DropReason::Consumed))
 }

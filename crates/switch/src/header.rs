@@ -48,6 +48,14 @@ impl Addresses {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_multicast(self) -> bool {
+        match self {
+            Self::V4 { destination, .. } => destination >> 28 == 0xe,
+            Self::V6 { destination, .. } => destination >> 120 == 0xff,
+        }
+    }
+
     pub(crate) fn destination(self) -> IpAddr {
         match self {
             Self::V4 { destination, .. } => Ipv4Addr::from(destination).into(),

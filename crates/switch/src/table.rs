@@ -3,14 +3,15 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
+use arc_swap::ArcSwap;
 use gvpn_model::{MemberId, NetworkId, NodeId};
-use gvpn_roster::{Member, Policy, Roster, Settings};
+use gvpn_roster::{Limit, Member, Policy, Roster, Service, Settings};
 use ipnet::IpNet;
 
-use crate::{Live, flat::FlatMap};
+use crate::{Live, acl::Acl, flat::FlatMap, live::MemberLive, multicast::Multicast};
 
 /// A member's place in one [`Table`]; another table may place it elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,11 @@ pub struct MemberRow {
     pub quarantined: bool,
     /// Its addresses.
     pub ips: Box<[IpAddr]>,
+    /// What it may send.
+    pub limit: Limit,
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) services: Box<[Service]>,
+    pub(crate) live: Arc<MemberLive>,
 }
 
 /// An immutable snapshot of one network, as seen by one node.
@@ -52,6 +58,14 @@ pub struct Table {
     pub(crate) routes: Box<[(IpNet, MemberIx)]>,
     pub(crate) settings: Settings,
     pub(crate) live: Arc<Live>,
+    /// The policy's rules, if it is not "everything is allowed".
+    pub(crate) acl: Option<Acl>,
+    /// Whether any member has a limit.
+    pub(crate) limited: bool,
+    /// Whether any member is quarantined.
+    pub(crate) quarantine: bool,
+    pub(crate) multicast: ArcSwap<Multicast>,
+    pub(crate) names: OnceLock<HashMap<Box<str>, MemberIx>>,
 }
 
 /// What an address stands for: a member (its place), a gateway that nobody holds, or a broadcast;
@@ -123,6 +137,11 @@ impl Table {
         &self.live
     }
 
+    pub(crate) fn node_members(&self, node: NodeIx) -> impl Iterator<Item = MemberIx> + '_ {
+        let members = (0..).map(MemberIx).zip(&self.rows);
+        members.filter(move |(_, row)| row.node_ix == node).map(|(ix, _)| ix)
+    }
+
     pub(crate) fn policy(&self) -> &Policy {
         &self.settings.policy
     }
@@ -160,8 +179,14 @@ impl Table {
                 local: m.node == me,
                 quarantined: m.quarantined,
                 ips: m.ips.clone().into_boxed_slice(),
+                limit: m.limit,
+                name: m.name.clone().map(String::into_boxed_str),
+                services: m.services.clone().into_boxed_slice(),
+                live: live.member(m.id),
             })
             .collect();
+        live.retain(roster, &nodes);
+        let multicast = ArcSwap::from_pointee(Multicast::not_yet());
         let (v4, v6) = address_maps(roster);
         let place = |id: MemberId| roster.members.binary_search_by_key(&id, |m| m.id).ok();
         let mut routes: Vec<_> = roster
@@ -182,6 +207,11 @@ impl Table {
             v6,
             routes: routes.into_boxed_slice(),
             settings: roster.settings.clone(),
+            acl: Acl::build(roster, |id| live.rule(id)),
+            limited: roster.members.iter().any(|m| m.limit != Limit::default()),
+            quarantine: roster.members.iter().any(|m| m.quarantined),
+            multicast,
+            names: OnceLock::new(),
             live,
         }
     }

@@ -37,6 +37,7 @@ impl<K: Key> FlatMap<K> {
             shift: 64 - size.trailing_zeros(),
         };
         for (key, value) in entries {
+            debug_assert_ne!(*value, EMPTY);
             let at = map.find(*key);
             if map.slots[at].1 == EMPTY {
                 map.slots[at] = (*key, *value);

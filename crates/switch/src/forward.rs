@@ -179,7 +179,7 @@ impl Table {
                 return Verdict::Drop(DropReason::Malformed);
             };
             let source = End { ip: addresses.source(), member: Some(from) };
-            match self.permitted(&targets, source, addresses, &transport) {
+            match self.permitted(&targets, source, addresses.destination(), &transport, true) {
                 Some(permitted) => targets = permitted,
                 None => return Verdict::Drop(DropReason::Denied),
             }
@@ -191,29 +191,25 @@ impl Table {
     }
 
     /// The receivers that the policy permits; `None` when it permits none at all. Each node decides
-    /// about its own members: a packet goes to a node where any member may have it.
-    fn permitted(
+    /// (and counts) about its own members: a packet goes to a node where any member may have it.
+    pub(crate) fn permitted(
         &self,
         targets: &Targets,
         from: End,
-        addresses: Addresses,
+        ip: IpAddr,
         transport: &Transport,
+        count: bool,
     ) -> Option<Targets> {
-        let ip = addresses.destination();
-        let may = |ix: &MemberIx| {
-            let row = &self.rows[ix.0 as usize];
-            let decide = |acl: &Acl| acl.decide(from, End { ip, member: Some(*ix) }, transport);
-            !row.quarantined && self.acl.as_ref().is_none_or(|acl| decide(acl) == Action::Allow)
+        let may = |ix: MemberIx, count: bool| {
+            let to = End { ip, member: Some(ix) };
+            let allows = |acl: &Acl| match count {
+                true => acl.decide(from, to, transport) == Action::Allow,
+                false => acl.explain(from, to, transport).action == Action::Allow,
+            };
+            !self.rows[ix.0 as usize].quarantined && self.acl.as_ref().is_none_or(allows)
         };
-        let local: Vec<_> = targets.local().iter().copied().filter(may).collect();
-        let node_may = |node: &NodeIx| {
-            self.node_members(*node).any(|ix| {
-                let explain =
-                    |acl: &Acl| acl.explain(from, End { ip, member: Some(ix) }, transport).action;
-                !self.rows[ix.0 as usize].quarantined
-                    && self.acl.as_ref().is_none_or(|acl| explain(acl) == Action::Allow)
-            })
-        };
+        let local: Vec<_> = targets.local().iter().copied().filter(|ix| may(*ix, count)).collect();
+        let node_may = |node: &NodeIx| self.node_members(*node).any(|ix| may(ix, false));
         let nodes: Vec<_> = targets.nodes().iter().copied().filter(node_may).collect();
         let denied = local.is_empty() && nodes.is_empty() && !targets.is_empty();
         (!denied).then(|| Targets(Arc::new(TargetList { local, nodes })))

@@ -78,8 +78,9 @@ pub(crate) enum Holder {
 }
 
 const GATEWAY_BIT: u32 = 1 << 31;
-const NOBODY: u32 = GATEWAY_BIT - 1;
-const BROADCAST: u32 = GATEWAY_BIT - 2;
+// Not GATEWAY_BIT - 1: with the gateway bit it would be the value that the map keeps for itself.
+const NOBODY: u32 = GATEWAY_BIT - 2;
+const BROADCAST: u32 = GATEWAY_BIT - 3;
 
 impl Table {
     /// The table of `roster` on node `me`.
@@ -161,8 +162,11 @@ impl Table {
         }
     }
 
-    /// The member that forwards to `address`.
+    /// The member that forwards to `address`; inside the prefixes nobody does.
     pub(crate) fn route(&self, address: IpAddr) -> Option<MemberIx> {
+        if self.settings.subnets.iter().any(|s| s.prefix.contains(&address)) {
+            return None;
+        }
         self.routes.iter().find(|(net, _)| net.contains(&address)).map(|(_, via)| *via)
     }
 

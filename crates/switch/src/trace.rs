@@ -7,7 +7,7 @@ use gvpn_roster::{Action, Protocol, RuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DropReason, Table,
+    DropReason, Table, Targets,
     acl::End,
     forward::DNS,
     header::{Addresses, ICMP, ICMPV6, TCP, Transport, UDP},
@@ -129,8 +129,8 @@ impl Table {
         if row.quarantined {
             return Err(DropReason::Quarantined);
         }
-        let receiver = self.receiver(addresses);
-        let outcome = match receiver {
+        let source = End { ip: question.source, member: Some(from) };
+        let outcome = match self.receiver(addresses) {
             Some(Holder::Member { ix, gateway }) => {
                 let to = &self.rows[ix.0 as usize];
                 let (member, node) = (to.id, to.node);
@@ -146,7 +146,6 @@ impl Table {
                 if to.quarantined {
                     return Err(DropReason::Quarantined);
                 }
-                let source = End { ip: question.source, member: Some(from) };
                 let end = End { ip: question.destination, member: Some(ix) };
                 self.rule_step(source, end, &transport, steps)?;
                 Outcome::Delivered(member)
@@ -156,9 +155,13 @@ impl Table {
                 let dns = transport.protocol == UDP && question.port == DNS && self.policy().dns;
                 return Ok(Outcome::Answered(if dns { "dns" } else { "gateway" }.into()));
             }
-            Some(Holder::Broadcast) => self.group_step(None, steps)?,
+            Some(Holder::Broadcast) => {
+                let targets = self.receivers(None);
+                self.group_step(targets, source, question.destination, &transport, steps)?
+            }
             None if addresses.is_multicast() => {
-                self.group_step(Some(question.destination), steps)?
+                let targets = self.receivers(Some(question.destination));
+                self.group_step(targets, source, question.destination, &transport, steps)?
             }
             None => return Err(DropReason::NoSuchMember),
         };
@@ -192,13 +195,17 @@ impl Table {
 
     fn group_step(
         &self,
-        group: Option<IpAddr>,
+        targets: Targets,
+        from: End,
+        to: IpAddr,
+        transport: &Transport,
         steps: &mut Vec<Step>,
     ) -> Result<Outcome, DropReason> {
         if !self.policy().multicast {
             return Err(DropReason::MulticastOff);
         }
-        let targets = self.receivers(group);
+        let permitted = self.permitted(&targets, from, to, transport, false);
+        let targets = permitted.ok_or(DropReason::Denied)?;
         let members = targets.local().iter().map(|ix| self.rows[ix.0 as usize].id).collect();
         let nodes = targets.nodes().iter().map(|ix| self.nodes[ix.0 as usize]).collect();
         steps.push(Step::Group { members, nodes });

@@ -1,0 +1,124 @@
+//! What the ledgers of two nodes tell each other, and the events that clients collect.
+
+use chrono::{DateTime, Utc};
+use gvpn_model::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::{Amount, Document, Kind, Payment, Rejection};
+
+/// A message between the ledgers of a provider and a requestor. The sender is the peer that the
+/// connection proves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentMessage {
+    /// Provider: this is due.
+    Send(Document),
+    /// Provider: it is not, after all.
+    Cancel {
+        /// Which kind.
+        kind: Kind,
+        /// Which document.
+        id: String,
+    },
+    /// Requestor: I will pay.
+    Accept {
+        /// Which kind.
+        kind: Kind,
+        /// Which document.
+        id: String,
+        /// How much.
+        amount: Amount,
+    },
+    /// Requestor: I will not pay.
+    Reject {
+        /// Which kind.
+        kind: Kind,
+        /// Which document.
+        id: String,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// Requestor: paid.
+    Paid {
+        /// Which kind.
+        kind: Kind,
+        /// Which document.
+        id: String,
+        /// The payment.
+        payment: Payment,
+    },
+}
+
+/// A message to send, and to whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transmit {
+    /// The receiver.
+    pub to: NodeId,
+    /// The message.
+    pub message: PaymentMessage,
+}
+
+/// What happened to a document, without its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It came from the provider.
+    Received,
+    /// The requestor will pay.
+    Accepted,
+    /// The requestor will not pay.
+    Rejected(Rejection),
+    /// The provider took it back.
+    Cancelled,
+    /// Paid.
+    Settled,
+}
+
+impl Change {
+    /// The event's name for a kind of document, such as `InvoiceReceivedEvent`.
+    pub fn event_type(&self, kind: Kind) -> String {
+        let document = match kind {
+            Kind::DebitNote => "DebitNote",
+            Kind::Invoice => "Invoice",
+        };
+        let change = match self {
+            Self::Received => "Received",
+            Self::Accepted => "Accepted",
+            Self::Rejected(_) => "Rejected",
+            Self::Cancelled => "Cancelled",
+            Self::Settled => "Settled",
+        };
+        format!("{document}{change}Event")
+    }
+}
+
+/// An event about a document, as clients collect it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentEvent {
+    /// When.
+    pub date: DateTime<Utc>,
+    /// Which kind.
+    pub kind: Kind,
+    /// Which document.
+    pub id: String,
+    /// What happened.
+    pub change: Change,
+}
+
+impl Serialize for DocumentEvent {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = s.serialize_map(None)?;
+        map.serialize_entry("eventType", &self.change.event_type(self.kind))?;
+        map.serialize_entry("eventDate", &self.date)?;
+        let id = match self.kind {
+            Kind::DebitNote => "debitNoteId",
+            Kind::Invoice => "invoiceId",
+        };
+        map.serialize_entry(id, &self.id)?;
+        if let Change::Rejected(rejection) = &self.change {
+            map.serialize_entry("rejection", rejection)?;
+        }
+        map.end()
+    }
+}

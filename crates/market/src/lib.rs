@@ -11,6 +11,7 @@ mod event;
 mod message;
 mod offer_book;
 mod property;
+pub mod provider;
 
 pub use agreement::{
     Agreement, AgreementChange, AgreementEvent, AgreementListEntry, AgreementState, Terms,

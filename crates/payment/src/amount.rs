@@ -42,9 +42,7 @@ impl FromStr for Amount {
     fn from_str(text: &str) -> Result<Self, AmountError> {
         let error = || AmountError(text.chars().take(64).collect());
         let (mantissa, exponent) = match text.trim().split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => {
-                (mantissa, exponent.parse::<i32>().map_err(|_| error())?)
-            }
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| error())?),
             None => (text.trim(), 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

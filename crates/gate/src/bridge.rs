@@ -34,7 +34,7 @@ impl Default for BridgeOptions {
         Self {
             ping_every: Duration::from_secs(5),
             silence_limit: Duration::from_secs(20),
-            absence_limit: Duration::from_secs(120),
+            absence_limit: Duration::from_secs(600),
             stall_limit: Duration::from_secs(600),
             linger: Duration::from_secs(2),
         }

@@ -6,7 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gvpn_node::{ErrorKind, NodeError};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A fault with its HTTP status.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,6 +17,13 @@ pub struct ApiError {
     pub status: StatusCode,
     /// For a person.
     pub message: String,
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Fault {
+    /// What, why, and what to do.
+    message: String,
 }
 
 /// What handlers return.
@@ -56,6 +64,6 @@ impl From<NodeError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "message": self.message }))).into_response()
+        (self.status, Json(Fault { message: self.message })).into_response()
     }
 }

@@ -69,7 +69,6 @@ pub enum AgreementRole {
 
 /// Life of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum AgreementState {
     /// Both sides are bound.
     Approved,

@@ -37,6 +37,8 @@ pub struct NodeStatus {
     pub version: String,
     /// UDP addresses it listens on.
     pub listen: Vec<std::net::SocketAddr>,
+    /// Where others see it, when somebody told.
+    pub public: Option<std::net::SocketAddr>,
     /// Its provider policy, when it is a provider.
     pub provider: Option<ProviderPolicy>,
     /// Networks it owns.
@@ -132,6 +134,7 @@ impl Node {
             node_id: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.inner.core.dataplane().local_addrs(),
+            public: None,
             provider: self.agreements().policy(),
             networks: self.networks().owned(),
             memberships: self.networks().memberships(),

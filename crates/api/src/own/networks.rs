@@ -1,0 +1,201 @@
+//! Networks, with everything that Golem's Net API has no words for.
+
+use std::net::IpAddr;
+
+use axum::{Json, extract::State};
+use gvpn_model::addressing;
+use gvpn_node::{NetworkInfo, NetworkSpec, Progress};
+use gvpn_roster::{Roster, SettingsEdit};
+use serde::{Deserialize, Serialize};
+use utoipa::OpenApi;
+
+use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::network_id};
+
+/// This part of the document.
+#[derive(OpenApi)]
+#[openapi(paths(
+    super::node::status,
+    super::node::peers,
+    super::node::add_peer,
+    super::node::ping,
+    super::node::provider,
+    super::node::set_provider,
+    list,
+    create,
+    show,
+    edit,
+    remove,
+    roster,
+    progress,
+    namespace,
+    add_prefix,
+    remove_prefix,
+    super::members::list,
+    super::members::add,
+    super::members::show,
+    super::members::edit,
+    super::members::remove,
+    super::agreements::list,
+    super::agreements::propose,
+    super::agreements::show,
+    super::agreements::terminate,
+    super::activities::list,
+    super::activities::create,
+    super::activities::show,
+    super::activities::destroy,
+    super::activities::join,
+    super::activities::leave,
+    super::files::publish,
+    super::files::receive,
+    super::files::close,
+    super::keys::list,
+    super::keys::create,
+    super::keys::remove
+))]
+pub(crate) struct OwnDoc;
+
+/// A further prefix.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NewPrefix {
+    prefix: String,
+    gateway: Option<IpAddr>,
+}
+
+/// Which prefix.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WhichPrefix {
+    prefix: String,
+}
+
+/// Where a gate's sockets live.
+#[derive(Debug, Serialize)]
+pub(crate) struct NamespaceInfo {
+    /// Process in whose user and network namespace the network is.
+    pid: u32,
+}
+
+/// Networks this node owns.
+#[utoipa::path(get, path = "/net", tag = "networks", responses((status = 200, body = Vec<Object>)))]
+pub(crate) async fn list(State(state): State<ApiState>) -> Json<Vec<NetworkInfo>> {
+    Json(state.node.networks().list())
+}
+
+/// Makes a network: `{ip, mask?, gateway?, prefixes?, name?, mtu?}`.
+#[utoipa::path(
+    post, path = "/net", tag = "networks", request_body = Object,
+    responses((status = 200, body = Object), (status = 400))
+)]
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    ApiJson(spec): ApiJson<NetworkSpec>,
+) -> ApiResult<Json<NetworkInfo>> {
+    Ok(Json(state.node.networks().create(&spec)?))
+}
+
+/// One network.
+#[utoipa::path(
+    get, path = "/net/{id}", tag = "networks", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 403), (status = 404))
+)]
+pub(crate) async fn show(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<NetworkInfo>> {
+    Ok(Json(state.node.networks().get(network_id(&id)?)?))
+}
+
+/// Changes a network while it runs: `{name?, mtu?, routes?, hosts?, policy?}`.
+#[utoipa::path(
+    patch, path = "/net/{id}", tag = "networks", params(("id" = String, Path)),
+    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 404))
+)]
+pub(crate) async fn edit(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+    ApiJson(edit): ApiJson<SettingsEdit>,
+) -> ApiResult<Json<NetworkInfo>> {
+    Ok(Json(state.node.networks().edit(network_id(&id)?, edit).await?))
+}
+
+/// Removes a network.
+#[utoipa::path(
+    delete, path = "/net/{id}", tag = "networks", params(("id" = String, Path)),
+    responses((status = 200), (status = 403), (status = 404))
+)]
+pub(crate) async fn remove(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<()>> {
+    state.node.networks().remove(network_id(&id)?).await?;
+    Ok(Json(()))
+}
+
+/// The whole roster.
+#[utoipa::path(
+    get, path = "/net/{id}/roster", tag = "networks", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404))
+)]
+pub(crate) async fn roster(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<Roster>> {
+    Ok(Json(state.node.networks().roster(network_id(&id)?)?))
+}
+
+/// How far each member node has followed the roster.
+#[utoipa::path(
+    get, path = "/net/{id}/progress", tag = "networks", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<Object>), (status = 404))
+)]
+pub(crate) async fn progress(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<Vec<Progress>>> {
+    Ok(Json(state.node.networks().progress(network_id(&id)?)?))
+}
+
+/// A process whose user and network namespace is inside the network, with the owner's address.
+#[utoipa::path(
+    get, path = "/net/{id}/namespace", tag = "networks", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404), (status = 503))
+)]
+pub(crate) async fn namespace(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<NamespaceInfo>> {
+    let namespace = state.node.networks().namespace(network_id(&id)?).await?;
+    Ok(Json(NamespaceInfo { pid: namespace.pid() }))
+}
+
+/// Adds a prefix, of either family: `{prefix, gateway?}`.
+#[utoipa::path(
+    post, path = "/net/{id}/prefixes", tag = "networks", params(("id" = String, Path)),
+    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 409))
+)]
+pub(crate) async fn add_prefix(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+    ApiJson(new): ApiJson<NewPrefix>,
+) -> ApiResult<Json<NetworkInfo>> {
+    let id = network_id(&id)?;
+    let prefix = addressing::parse_prefix(&new.prefix, None).map_err(ApiError::bad_request)?;
+    state.node.networks().change(id, |book| book.add_subnet(prefix, new.gateway)).await?;
+    Ok(Json(state.node.networks().get(id)?))
+}
+
+/// Removes a prefix (`?prefix=CIDR`) that no member has an address in.
+#[utoipa::path(
+    delete, path = "/net/{id}/prefixes", tag = "networks",
+    params(("id" = String, Path), ("prefix" = String, Query)),
+    responses((status = 200, body = Object), (status = 404), (status = 409))
+)]
+pub(crate) async fn remove_prefix(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+    ApiQuery(which): ApiQuery<WhichPrefix>,
+) -> ApiResult<Json<NetworkInfo>> {
+    let id = network_id(&id)?;
+    let prefix = addressing::parse_prefix(&which.prefix, None).map_err(ApiError::bad_request)?;
+    state.node.networks().change(id, |book| book.remove_subnet(prefix)).await?;
+    Ok(Json(state.node.networks().get(id)?))
+}

@@ -10,21 +10,36 @@
 //!
 //! `docs/dataplane.md` describes the messages and the life of a packet.
 
+mod attach;
 mod config;
+mod control;
+mod core;
+mod counters;
 mod datagram;
 mod drops;
 mod event;
+mod fragment;
+mod held;
+mod message;
+mod network;
+mod nic;
+mod peer;
 mod plane;
+mod poll;
 mod port;
+mod receive;
 mod route;
 mod stats;
+mod transmit;
+mod udp;
+mod worker;
 
+pub use attach::{AttachError, Nic, PortId, PortSpec};
 pub use config::{Config, Offloads, StartError};
 pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
 pub use drops::Drop;
 pub use event::Event;
 pub use gvpn_path::Hop;
 pub use plane::DataPlane;
-pub use port::{AttachError, Nic, PortId, PortSpec};
 pub use route::{LaneSpec, Route, SendError};
 pub use stats::{LaneStats, NetworkStats, PeerActivity, PortStats, Stats};

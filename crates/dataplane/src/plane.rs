@@ -1,20 +1,40 @@
 //! The handle of a running data plane.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
 };
 
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Hop;
+use gvpn_session::{HEADER_LEN, OVERHEAD, write_header};
 use gvpn_switch::Table;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    AttachError, Config, Datagram, DatagramReceiver, Event, LaneSpec, Nic, PeerActivity, PortId,
-    PortSpec, Route, SendError, StartError, Stats,
+    AttachError, Config, Datagram, DatagramReceiver, Event, LaneSpec, Nic, Offloads, PeerActivity,
+    PortId, PortSpec, Route, SendError, StartError, Stats,
+    control::{Control, lane_stats},
+    core::{Core, WorkerState},
+    counters::Counters,
+    message::{RELAY_HEADER, write_relay_header},
+    poll::Poll,
+    port::Owner,
+    udp::{MAX_SEGMENTS, UdpSocket},
+    worker::Worker,
 };
+
+const MAX_WORKERS: usize = 4;
+
+/// Datagrams for the QUIC lane that may wait.
+const DATAGRAM_QUEUE: usize = 512;
 
 /// A running data plane. Clones share it; when the last one is dropped its threads end and its
 /// sockets and vNICs are closed. Every call is cheap and may come from any thread.
@@ -24,7 +44,12 @@ pub struct DataPlane {
 }
 
 #[derive(Debug)]
-struct Shared {}
+struct Shared {
+    core: Arc<Core>,
+    control: Mutex<Control>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next_socket: AtomicUsize,
+}
 
 impl DataPlane {
     /// Opens the sockets and starts the threads.
@@ -37,49 +62,61 @@ impl DataPlane {
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }
-        todo!()
+        let (events, event_queue) = mpsc::unbounded_channel();
+        let (datagrams, queue) = mpsc::channel(DATAGRAM_QUEUE);
+        let workers = open_workers(&config)?;
+        let core = Core::new(workers, config.offloads.coalesce, events, datagrams);
+        let shared = Shared {
+            core: Arc::new(core),
+            control: Mutex::default(),
+            threads: Mutex::default(),
+            next_socket: AtomicUsize::new(0),
+        };
+        for index in 0..shared.core.workers.len() {
+            let worker = Worker::new(Arc::clone(&shared.core), index);
+            let thread = std::thread::Builder::new()
+                .name(format!("gvpn-data-{index}"))
+                .spawn(move || worker.run())
+                .map_err(StartError::Thread)?;
+            shared.threads.lock().push(thread);
+        }
+        Ok((Self { shared: Arc::new(shared) }, event_queue, DatagramReceiver { queue }))
     }
 
     /// The addresses listened on, in the order of [`Config::listen`].
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        todo!()
+        self.shared.core.workers[0].sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
     /// Adds a lane: what the peer seals with it is opened from now on.
     pub fn add_lane(&self, lane: LaneSpec) {
-        drop(lane);
-        todo!()
+        self.shared.control.lock().add_lane(&self.shared.core, &lane);
     }
 
     /// From now on this is the lane that seals for its peer and network. Older lanes go on opening
     /// until they are removed.
     pub fn activate_lane(&self, local_index: u32) {
-        let _ = local_index;
-        todo!()
+        self.shared.control.lock().activate_lane(&self.shared.core, local_index);
     }
 
     /// Forgets a lane and its keys.
     pub fn remove_lane(&self, local_index: u32) {
-        let _ = local_index;
-        todo!()
+        self.shared.control.lock().remove_lane(&self.shared.core, local_index);
     }
 
     /// Sets where a peer's datagrams go; `None` when no way is known.
     pub fn set_route(&self, peer: NodeId, route: Option<Route>) {
-        let _ = (peer, route);
-        todo!()
+        self.shared.control.lock().set_route(&self.shared.core, peer, route);
     }
 
     /// Sets a network's forwarding table, new or changed.
     pub fn set_network(&self, network: NetworkId, table: Arc<Table>) {
-        let _ = (network, table, &self.shared);
-        todo!()
+        self.shared.control.lock().set_network(network, table);
     }
 
     /// Forgets a network. Its ports stay attached and carry nothing.
     pub fn remove_network(&self, network: NetworkId) {
-        let _ = network;
-        todo!()
+        self.shared.control.lock().remove_network(network);
     }
 
     /// Attaches a member's vNIC.
@@ -87,8 +124,8 @@ impl DataPlane {
     /// # Errors
     /// [`AttachError`] if the member has one, or the descriptor is not a vNIC of that kind.
     pub fn attach(&self, port: PortSpec) -> Result<PortId, AttachError> {
-        drop(port);
-        todo!()
+        let owner = Owner::Member(port.member);
+        self.shared.control.lock().attach(&self.shared.core, port.network, owner, port.nic)
     }
 
     /// Attaches a vNIC that stands for one pair of addresses: packets from `remote` to `local`
@@ -103,14 +140,13 @@ impl DataPlane {
         remote: IpAddr,
         nic: Nic,
     ) -> Result<PortId, AttachError> {
-        let _ = (network, local, remote, nic);
-        todo!()
+        let owner = Owner::Pair { local, remote };
+        self.shared.control.lock().attach(&self.shared.core, network, owner, nic)
     }
 
     /// Detaches a port and closes its descriptor.
     pub fn detach(&self, port: PortId) {
-        let _ = port;
-        todo!()
+        self.shared.control.lock().detach(&self.shared.core, port);
     }
 
     /// Sends a datagram of the QUIC lane.
@@ -118,8 +154,21 @@ impl DataPlane {
     /// # Errors
     /// `WouldBlock` when the socket is full, or what the system said.
     pub fn send_datagram(&self, datagram: &Datagram<'_>) -> io::Result<()> {
-        let _ = datagram;
-        todo!()
+        let to = datagram.hop.wire_addr();
+        let socket = self.shared.socket(to).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let size = datagram.segment_size.unwrap_or(datagram.contents.len()).max(1);
+        let Hop::Relay { session, .. } = datagram.hop else {
+            return datagram
+                .contents
+                .chunks(size.saturating_mul(MAX_SEGMENTS))
+                .try_for_each(|chunk| socket.send(to, chunk, size, datagram.ecn));
+        };
+        datagram.contents.chunks(size).try_for_each(|chunk| {
+            let mut wrapped = vec![0; RELAY_HEADER + chunk.len()];
+            write_relay_header(&mut wrapped, session);
+            wrapped[RELAY_HEADER..].copy_from_slice(chunk);
+            socket.send(to, &wrapped, wrapped.len(), datagram.ecn)
+        })
     }
 
     /// Seals a control message on the peer lane and sends it on one hop.
@@ -127,18 +176,121 @@ impl DataPlane {
     /// # Errors
     /// [`SendError`] if there is no active peer lane or the system refused.
     pub fn send_probe(&self, peer: NodeId, hop: Hop, plaintext: &[u8]) -> Result<(), SendError> {
-        let _ = (peer, hop, plaintext);
-        todo!()
+        let lane = self.shared.control.lock().probe_lane(peer).ok_or(SendError::NoLane(peer))?;
+        let counter = lane.sealer.reserve(1).ok_or(SendError::NoLane(peer))?;
+        let mut message = vec![0; plaintext.len() + OVERHEAD];
+        if let Some(head) = message.first_chunk_mut() {
+            write_header(head, lane.remote_index, counter);
+        }
+        message[HEADER_LEN..HEADER_LEN + plaintext.len()].copy_from_slice(plaintext);
+        lane.sealer.seal_in_place(counter, &mut message);
+        lane.bytes_sent.fetch_add(message.len() as u64, Relaxed);
+        let contents = &message[..];
+        self.send_datagram(&Datagram { hop, contents, segment_size: None, ecn: 0 })?;
+        Ok(())
     }
 
     /// When a peer was last sent to and heard from.
     pub fn activity(&self, peer: NodeId) -> PeerActivity {
-        let _ = peer;
-        todo!()
+        let control = self.shared.control.lock();
+        let start = self.shared.core.start;
+        control.known_peer(peer).map(|peer| peer.activity(start)).unwrap_or_default()
     }
 
     /// All counters.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let core = &self.shared.core;
+        let control = self.shared.control.lock();
+        let mut drops = BTreeMap::new();
+        core.workers.iter().for_each(|worker| worker.counters.collect(&mut drops));
+        Stats {
+            workers: core.workers.len(),
+            offloads: core.offloads(),
+            ports: control.port_stats(),
+            lanes: lane_stats(core),
+            networks: control.network_stats(),
+            drops: drops.into_iter().collect(),
+        }
     }
+}
+
+impl Shared {
+    /// A socket of the right family; callers take turns among the threads' sockets.
+    fn socket(&self, to: SocketAddr) -> Option<&UdpSocket> {
+        let workers = &self.core.workers;
+        let worker = &workers[self.next_socket.fetch_add(1, Relaxed) % workers.len()];
+        worker.sockets.iter().find(|socket| socket.local_addr().is_ipv4() == to.is_ipv4())
+    }
+}
+
+impl std::ops::Drop for Shared {
+    fn drop(&mut self) {
+        self.core.stop.store(true, Relaxed);
+        self.core.workers.iter().for_each(|worker| worker.poll.wake());
+        let me = std::thread::current().id();
+        for thread in self.threads.lock().drain(..) {
+            if thread.thread().id() != me && thread.join().is_err() {
+                tracing::error!("a data-plane thread panicked");
+            }
+        }
+        self.control.lock().clear(&self.core);
+    }
+}
+
+impl Core {
+    fn offloads(&self) -> Offloads {
+        let all = |uses: fn(&UdpSocket) -> bool| {
+            self.workers.iter().flat_map(|worker| &worker.sockets).all(uses)
+        };
+        Offloads {
+            udp_gso: all(UdpSocket::uses_gso),
+            udp_gro: all(UdpSocket::uses_gro),
+            coalesce: self.coalesce,
+        }
+    }
+}
+
+/// Opens the sockets of all threads.
+fn open_workers(config: &Config) -> Result<Vec<WorkerState>, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match config.workers {
+        0 => cores.min(MAX_WORKERS),
+        n => n,
+    };
+    let first = open_worker(&resolve(&config.listen)?, config)?;
+    let addrs: Vec<_> = first.sockets.iter().map(UdpSocket::local_addr).collect();
+    let mut workers = vec![first];
+    for _ in 1..count {
+        workers.push(open_worker(&addrs, config)?);
+    }
+    Ok(workers)
+}
+
+fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, StartError> {
+    let poll = Poll::new().map_err(StartError::Thread)?;
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    for &wanted in addrs {
+        let bind = |addr| UdpSocket::bind(addr, config.offloads.udp_gso, config.offloads.udp_gro);
+        let mut addr = wanted;
+        if let (0, Some(other)) = (wanted.port(), sockets.first()) {
+            addr.set_port(other.local_addr().port());
+        }
+        let socket = match bind(addr) {
+            Err(_) if addr != wanted => bind(wanted),
+            other => other,
+        };
+        let socket = socket.map_err(|source| StartError::Bind { addr: wanted, source })?;
+        poll.add_socket(socket.raw(), sockets.len()).map_err(StartError::Thread)?;
+        sockets.push(socket);
+    }
+    Ok(WorkerState { poll, sockets, counters: Counters::default(), releases: Mutex::default() })
+}
+
+/// Makes sure that no other program holds the ports asked for: sockets that share an address with
+/// each other would share it with that program too.
+fn resolve(listen: &[SocketAddr]) -> Result<Vec<SocketAddr>, StartError> {
+    for &addr in listen.iter().filter(|addr| addr.port() != 0) {
+        UdpSocket::is_free(addr).map_err(|source| StartError::Bind { addr, source })?;
+    }
+    Ok(listen.to_vec())
 }

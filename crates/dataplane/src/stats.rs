@@ -99,3 +99,9 @@ pub struct PeerActivity {
     /// Authentic messages received from it so far.
     pub packets_received: u64,
 }
+
+impl NetworkStats {
+    pub(crate) fn new(network: NetworkId) -> Self {
+        Self { network, packets_in: 0, bytes_in: 0, packets_out: 0, bytes_out: 0 }
+    }
+}

@@ -1,7 +1,7 @@
 //! Joining packets of one flow into super-packets.
 
 use crate::{
-    Gso, IpVersion, Packet, Sum, Transport, VnetHdr, ipv4_header_checksum, partial,
+    Gso, IpVersion, MAX_PACKET, Packet, Sum, Transport, VnetHdr, ipv4_header_checksum, partial,
     segment::{put, sequence, word},
     transport_is_valid,
 };
@@ -16,8 +16,6 @@ pub const MAX_RUN: usize = 64;
 
 /// How many flows are kept open for joining at a time.
 const OPEN: usize = 8;
-
-const MAX_LEN: usize = 65_535;
 
 /// What a packet's transport checksum field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +144,11 @@ impl Coalescer {
         self.runs[run].tag = tag;
     }
 
+    /// Nothing more is joined to a run.
+    pub fn close(&mut self, run: usize) {
+        self.open.retain(|open| *open as usize != run);
+    }
+
     /// The payload pieces of a run as `(at, len)` in the caller's buffer, without empty ones.
     pub fn pieces(&self, run: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut next = self.runs[run].first;
@@ -240,7 +243,7 @@ impl Coalescer {
         let fits = continues(&buffer[run.at..], run, bytes, outline)
             && len <= run.size
             && run.count() < MAX_RUN
-            && run.len() + len <= MAX_LEN;
+            && run.len() + len <= MAX_PACKET;
         let sound = fits
             && (checksum == Checksum::Partial || transport_is_valid(bytes, outline))
             && *run.verified.get_or_insert_with(|| {

@@ -16,6 +16,9 @@ pub use checksum::{Sum, ipv4_header_checksum, partial, transport_checksum, trans
 pub use coalesce::{Checksum, Coalescer, MAX_RUN, Placed, Run};
 pub use icmp::{IPV6_MIN_MTU, too_big};
 pub use mss::clamp_mss;
-pub use segment::{SegmentError, Segments};
+pub use segment::{SegmentError, Segments, complete_checksum};
 pub use view::{IpVersion, Packet, Transport};
 pub use vnet::{Gso, VNET_LEN, VnetHdr};
+
+/// The longest packet or super-packet, without its `virtio_net_hdr`.
+pub const MAX_PACKET: usize = 65_535;

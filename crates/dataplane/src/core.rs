@@ -1,0 +1,80 @@
+//! What all threads of a data plane share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::{
+    Event, ReceivedDatagram,
+    counters::Counters,
+    peer::{LaneTable, Slot},
+    poll::Poll,
+    port::Port,
+    udp::UdpSocket,
+};
+
+/// Shared state: snapshots that threads read without locks, and queues out.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) lanes: LaneTable,
+    pub(crate) ports: ArcSwap<HashMap<u64, Arc<Port>>>,
+    pub(crate) datagrams: mpsc::Sender<ReceivedDatagram>,
+    pub(crate) coalesce: bool,
+    pub(crate) workers: Vec<WorkerState>,
+    pub(crate) stop: AtomicBool,
+    /// Ports whose other end a thread found gone.
+    pub(crate) closed: Mutex<Vec<u64>>,
+    pub(crate) start: Instant,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// The part of a thread that others reach.
+#[derive(Debug)]
+pub(crate) struct WorkerState {
+    pub(crate) poll: Poll,
+    pub(crate) sockets: Vec<UdpSocket>,
+    pub(crate) counters: Counters,
+    pub(crate) releases: Mutex<Vec<Arc<Slot>>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        workers: Vec<WorkerState>,
+        coalesce: bool,
+        events: mpsc::UnboundedSender<Event>,
+        datagrams: mpsc::Sender<ReceivedDatagram>,
+    ) -> Self {
+        Self {
+            lanes: LaneTable::default(),
+            ports: ArcSwap::default(),
+            datagrams,
+            coalesce,
+            workers,
+            stop: AtomicBool::new(false),
+            closed: Mutex::default(),
+            start: Instant::now(),
+            events,
+        }
+    }
+
+    /// Milliseconds since the start; never zero.
+    pub(crate) fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+
+    /// Tells the driver; nobody listens once it is gone.
+    pub(crate) fn raise(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// The thread that reads a port.
+    pub(crate) fn worker_of(&self, port: u64) -> &WorkerState {
+        &self.workers[port as usize % self.workers.len()]
+    }
+}

@@ -1,0 +1,113 @@
+//! File descriptors of vNICs.
+
+mod tun;
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
+
+use gvpn_packet::{VNET_LEN, VnetHdr};
+
+use crate::Nic;
+
+/// Why a packet did not go to a vNIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// No room for now.
+    Full,
+    /// The vNIC does not take such a packet.
+    Invalid,
+    /// The vNIC is gone.
+    Gone,
+}
+
+/// A vNIC, ready to move packets.
+#[derive(Debug)]
+pub(crate) enum NicIo {
+    TunVnet(OwnedFd),
+    Tun(OwnedFd),
+}
+
+impl Nic {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::TunVnet(_) => "tun-vnet",
+            Self::Tun(_) => "tun",
+            Self::Stream(_) => "stream",
+            Self::Stream2(_) => "stream2",
+            Self::Dgram(_) => "dgram",
+        }
+    }
+}
+
+impl NicIo {
+    /// Checks the descriptor and makes it non-blocking.
+    pub(crate) fn open(nic: Nic) -> io::Result<Self> {
+        let io = match nic {
+            Nic::TunVnet(fd) => {
+                tun::check(&fd, true)?;
+                Self::TunVnet(fd)
+            }
+            Nic::Tun(fd) => {
+                tun::check(&fd, false)?;
+                Self::Tun(fd)
+            }
+            Nic::Stream(_) | Nic::Stream2(_) | Nic::Dgram(_) => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        };
+        set_nonblocking(io.raw())?;
+        Ok(io)
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        match self {
+            Self::TunVnet(fd) | Self::Tun(fd) => fd.as_raw_fd(),
+        }
+    }
+
+    pub(crate) fn takes_super_packets(&self) -> bool {
+        matches!(self, Self::TunVnet(_))
+    }
+
+    /// Sends a super-packet; `parts[0]` is its header.
+    pub(crate) fn send_super(&self, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        tun::write(self.raw(), parts)
+    }
+
+    /// Sends one packet with whole checksums.
+    pub(crate) fn send_packet(&self, packet: &[u8]) -> Result<(), SendError> {
+        match self {
+            Self::TunVnet(fd) => {
+                let head = [0; VNET_LEN];
+                tun::write(fd.as_raw_fd(), &[IoSlice::new(&head), IoSlice::new(packet)])
+            }
+            Self::Tun(fd) => tun::write(fd.as_raw_fd(), &[IoSlice::new(packet)]),
+        }
+    }
+
+    /// Reads the next packet or super-packet into `buffer`; `Ok(None)` for one that is none.
+    pub(crate) fn read<'a>(
+        &self,
+        buffer: &'a mut [u8],
+    ) -> io::Result<Option<(VnetHdr, &'a mut [u8])>> {
+        let n = tun::read(self.raw(), buffer)?;
+        match self {
+            Self::TunVnet(_) => Ok(buffer[..n]
+                .split_first_chunk_mut::<VNET_LEN>()
+                .map(|(head, packet)| (VnetHdr::read(head), packet))),
+            Self::Tun(_) => Ok(Some((VnetHdr::default(), &mut buffer[..n]))),
+        }
+    }
+}
+
+fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl on a descriptor that the caller owns, with integer arguments.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

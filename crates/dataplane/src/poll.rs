@@ -1,0 +1,89 @@
+//! Readiness of a thread's descriptors.
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, RawFd},
+};
+
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    eventfd::{EfdFlags, EventFd},
+};
+
+const WAKE: u64 = 0;
+const FIRST_SOCKET: u64 = 1;
+const FIRST_PORT: u64 = 1 << 16;
+
+/// How many events one wait brings.
+pub(crate) const EVENTS: usize = 64;
+
+/// What is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Wake,
+    Socket(usize),
+    Port(u64),
+}
+
+/// A thread's readiness queue, and a way to wake the thread.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    epoll: Epoll,
+    wake: EventFd,
+}
+
+impl Poll {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        Ok(Self { epoll, wake })
+    }
+
+    pub(crate) fn add_socket(&self, fd: RawFd, index: usize) -> io::Result<()> {
+        self.add(fd, FIRST_SOCKET + index as u64)
+    }
+
+    pub(crate) fn add_port(&self, fd: RawFd, id: u64) -> io::Result<()> {
+        self.add(fd, FIRST_PORT + id)
+    }
+
+    pub(crate) fn remove(&self, fd: RawFd) {
+        // SAFETY: the caller holds the descriptor open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // A descriptor that was never added, or is gone, needs no removing.
+        let _ = self.epoll.delete(fd);
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.wake.write(1) {
+            tracing::debug!(%error, "a data-plane thread was not woken");
+        }
+    }
+
+    /// Waits for events.
+    pub(crate) fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let n = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => 0,
+            other => other?,
+        };
+        ready.extend(events[..n].iter().map(|event| match event.data() {
+            WAKE => Ready::Wake,
+            port if port >= FIRST_PORT => Ready::Port(port - FIRST_PORT),
+            socket => Ready::Socket((socket - FIRST_SOCKET) as usize),
+        }));
+        if ready.contains(&Ready::Wake) {
+            // Resets the counter; it is empty if another reader was faster.
+            let _ = self.wake.read();
+        }
+        Ok(())
+    }
+
+    fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        // SAFETY: the caller holds the descriptor open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+}

@@ -1,0 +1,405 @@
+//! From the wire to a vNIC: receive, open, check, join, write.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::BytesMut;
+use gvpn_packet::{Checksum, Coalescer, MAX_RUN, Packet, Placed};
+use gvpn_path::Hop;
+use gvpn_session::{DataHeader, HEADER_LEN, ReplayError, TAG_LEN, TYPE_DATA};
+use gvpn_switch::{NodeIx, Verdict};
+
+use crate::{
+    Drop, Event, ReceivedDatagram,
+    fragment::{self, Outcome},
+    message::{PARTIAL, QUIC_BIT, RELAY_HEADER, TYPE_RELAY_CONTROL, TYPE_RELAYED, relayed},
+    network::{State, Target},
+    peer::{Inbound, Lane},
+    port::{Port, Scratch},
+    transmit::Context,
+    udp::{MAX_DATAGRAM, Message, RECEIVE_BATCH, UdpSocket},
+};
+
+/// Below this mean size of a receive several are fetched by one system call.
+const SMALL: usize = 8 * 1024;
+
+/// A data message, found in a receive.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    at: usize,
+    len: usize,
+    lane: usize,
+    counter: u64,
+    hop: Hop,
+}
+
+/// An authentic inner packet.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    order: (u64, u64),
+    lane: usize,
+    at: usize,
+    len: usize,
+}
+
+/// Where a run of packets goes.
+#[derive(Debug)]
+enum Goal {
+    Port(Arc<Port>),
+    Ports(Vec<Arc<Port>>),
+    Nowhere,
+}
+
+/// The receiving part of a thread: buffers, and lists that are used again.
+#[derive(Debug)]
+pub(crate) struct Receive {
+    buffer: Box<[u8]>,
+    messages: Vec<Message>,
+    batch: usize,
+    lanes: Vec<Arc<Lane>>,
+    arrived: Vec<Arrived>,
+    opened: Vec<Opened>,
+    whole: Vec<(usize, Vec<u8>)>,
+    coalescer: Coalescer,
+    goals: Vec<Goal>,
+}
+
+impl Default for Receive {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; MAX_DATAGRAM * RECEIVE_BATCH].into_boxed_slice(),
+            messages: Vec::with_capacity(RECEIVE_BATCH),
+            batch: RECEIVE_BATCH,
+            lanes: Vec::new(),
+            arrived: Vec::new(),
+            opened: Vec::new(),
+            whole: Vec::new(),
+            coalescer: Coalescer::default(),
+            goals: Vec::new(),
+        }
+    }
+}
+
+impl Receive {
+    /// Receives once and handles what came; returns whether there may be more.
+    pub(crate) fn run(
+        &mut self,
+        cx: &Context<'_>,
+        socket: &UdpSocket,
+        scratch: &mut Scratch,
+    ) -> io::Result<bool> {
+        match socket.receive(&mut self.buffer, self.batch, &mut self.messages) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // An ICMP error about something sent earlier: reported once, and gone.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+        let received = self.messages.len();
+        let full = received == self.batch;
+        let bytes: usize = self.messages.iter().map(|message| message.len).sum();
+        self.batch = if bytes / received.max(1) < SMALL { RECEIVE_BATCH } else { 1 };
+        self.sort_out(cx);
+        self.open(cx);
+        self.deliver_all(cx, scratch);
+        Ok(full)
+    }
+
+    /// Tells data messages from QUIC.
+    fn sort_out(&mut self, cx: &Context<'_>) {
+        self.lanes.clear();
+        self.arrived.clear();
+        let messages = std::mem::take(&mut self.messages);
+        for (message, base) in messages.iter().zip((0..).step_by(MAX_DATAGRAM)) {
+            let end = base + message.len;
+            let mut at = base;
+            while at < end {
+                let len = message.stride.min(end - at);
+                let first = self.buffer[at];
+                let hop = Hop::Direct(message.from);
+                if first == TYPE_DATA {
+                    self.arrive(cx, at, len, hop);
+                    at += len;
+                } else if first == TYPE_RELAYED {
+                    self.relayed(cx, at, len, message);
+                    at += len;
+                } else if first & QUIC_BIT != 0 || first == TYPE_RELAY_CONTROL {
+                    let stop = self.end_of_quic(at, end, message.stride);
+                    self.hand_over(cx, at..stop, message.stride, hop, message.ecn);
+                    at = stop;
+                } else {
+                    cx.counters.drop(Drop::Unrecognised, 1);
+                    at += len;
+                }
+            }
+        }
+        self.messages = messages;
+    }
+
+    /// Where a row of datagrams for the QUIC lane ends.
+    fn end_of_quic(&self, mut at: usize, end: usize, stride: usize) -> usize {
+        while at < end && (self.buffer[at] & QUIC_BIT != 0 || self.buffer[at] == TYPE_RELAY_CONTROL)
+        {
+            at = (at + stride).min(end);
+        }
+        at
+    }
+
+    fn relayed(&mut self, cx: &Context<'_>, at: usize, len: usize, message: &Message) {
+        let datagram = &self.buffer[at..at + len];
+        let Some(session) = relayed(datagram).filter(|_| len > RELAY_HEADER) else {
+            cx.counters.drop(Drop::Unrecognised, 1);
+            return;
+        };
+        let hop = Hop::Relay { relay: message.from, session };
+        let (first, inner) = (datagram[RELAY_HEADER], at + RELAY_HEADER..at + len);
+        if first == TYPE_DATA {
+            self.arrive(cx, inner.start, inner.len(), hop);
+        } else if first & QUIC_BIT != 0 {
+            self.hand_over(cx, inner.clone(), inner.len(), hop, message.ecn);
+        } else {
+            cx.counters.drop(Drop::Unrecognised, 1);
+        }
+    }
+
+    fn hand_over(
+        &self,
+        cx: &Context<'_>,
+        range: std::ops::Range<usize>,
+        stride: usize,
+        hop: Hop,
+        ecn: u8,
+    ) {
+        let contents = BytesMut::from(&self.buffer[range]);
+        if cx.core.datagrams.try_send(ReceivedDatagram { hop, contents, stride, ecn }).is_err() {
+            cx.counters.drop(Drop::DatagramQueueFull, 1);
+        }
+    }
+
+    #[inline]
+    fn arrive(&mut self, cx: &Context<'_>, at: usize, len: usize, hop: Hop) {
+        let Some(header) = DataHeader::parse(&self.buffer[at..at + len]) else {
+            cx.counters.drop(Drop::Unrecognised, 1);
+            return;
+        };
+        let known = self.lanes.iter().rposition(|lane| lane.local_index == header.index);
+        let lane = match known {
+            Some(lane) => lane,
+            None => match cx.core.lanes.get(header.index) {
+                Some(lane) => {
+                    self.lanes.push(lane);
+                    self.lanes.len() - 1
+                }
+                None => {
+                    cx.counters.drop(Drop::UnknownLane, 1);
+                    return;
+                }
+            },
+        };
+        self.arrived.push(Arrived { at, len, lane, counter: header.counter, hop });
+    }
+
+    /// Opens all data messages; each lane's receiving side is locked once for a row of them.
+    fn open(&mut self, cx: &Context<'_>) {
+        self.opened.clear();
+        let arrived = std::mem::take(&mut self.arrived);
+        let lanes = std::mem::take(&mut self.lanes);
+        for row in arrived.chunk_by(|a, b| a.lane == b.lane && a.hop == b.hop) {
+            let lane = &lanes[row[0].lane];
+            let mut inbound = lane.inbound.lock();
+            let (mut packets, mut bytes) = (0, 0);
+            for message in row {
+                if self.open_one(cx, lane, &mut inbound, message) {
+                    packets += 1;
+                    bytes += message.len as u64;
+                }
+            }
+            drop(inbound);
+            if packets == 0 {
+                continue;
+            }
+            lane.packets_received.fetch_add(packets, Relaxed);
+            lane.bytes_received.fetch_add(bytes, Relaxed);
+            let peer = &lane.slot.peer;
+            if peer.note_heard(row[0].hop, packets, cx.now) {
+                cx.core.raise(Event::Heard { peer: peer.node, hop: row[0].hop });
+            }
+        }
+        self.arrived = arrived;
+        self.lanes = lanes;
+        if !self.opened.is_sorted_by_key(|packet| packet.order) {
+            self.opened.sort_by_key(|packet| packet.order);
+        }
+    }
+
+    /// Opens one message; whether it is authentic and new.
+    #[inline]
+    fn open_one(
+        &mut self,
+        cx: &Context<'_>,
+        lane: &Lane,
+        inbound: &mut Inbound,
+        message: &Arrived,
+    ) -> bool {
+        if let Err(error) = inbound.window.check(message.counter) {
+            cx.counters.drop(replay(error), 1);
+            return false;
+        }
+        let datagram = &mut self.buffer[message.at..message.at + message.len];
+        let Ok(plaintext) = lane.opener.open_in_place(message.counter, datagram) else {
+            cx.counters.drop(Drop::Forged, 1);
+            return false;
+        };
+        if let Err(error) = inbound.window.accept(message.counter) {
+            cx.counters.drop(replay(error), 1);
+            return false;
+        }
+        match plaintext.first() {
+            // An empty message only says that its sender is there.
+            None => {}
+            Some(first) if first & 0x70 != 0 => self.opened.push(Opened {
+                order: (lane.sequence, message.counter),
+                lane: message.lane,
+                at: message.at + HEADER_LEN,
+                len: message.len - HEADER_LEN - TAG_LEN,
+            }),
+            Some(&fragment::FRAGMENT) => match inbound.reassembly.add(message.counter, plaintext) {
+                Outcome::Waiting(0) => {}
+                Outcome::Waiting(given_up) => cx.counters.drop(Drop::Fragment, given_up),
+                Outcome::Whole(packet) => self.whole.push((message.lane, packet)),
+                Outcome::Refused => cx.counters.drop(Drop::Fragment, 1),
+            },
+            Some(_) => cx.core.raise(Event::Probe {
+                peer: lane.slot.peer.node,
+                hop: message.hop,
+                bytes: plaintext.to_vec(),
+            }),
+        }
+        true
+    }
+
+    fn deliver_all(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
+        let opened = std::mem::take(&mut self.opened);
+        let lanes = std::mem::take(&mut self.lanes);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for row in opened.chunk_by(|a, b| a.lane == b.lane) {
+            self.deliver(cx, &lanes[row[0].lane], &mut buffer, row, scratch);
+        }
+        for (lane, mut packet) in std::mem::take(&mut self.whole) {
+            let row = [Opened { order: (0, 0), lane, at: 0, len: packet.len() }];
+            self.deliver(cx, &lanes[lane], &mut packet, &row, scratch);
+        }
+        self.buffer = buffer;
+        self.opened = opened;
+        self.lanes = lanes;
+    }
+
+    /// Joins one lane's packets where they go to the same place, and writes them there.
+    fn deliver(
+        &mut self,
+        cx: &Context<'_>,
+        lane: &Lane,
+        buffer: &mut [u8],
+        row: &[Opened],
+        scratch: &mut Scratch,
+    ) {
+        let refuse = |reason| cx.counters.drop(reason, row.len() as u64);
+        let Some(network) = &lane.slot.network else { return refuse(Drop::Malformed) };
+        let state = network.state.load();
+        let Some(state) = state.as_deref() else { return refuse(Drop::NotAMember) };
+        let Some(node) = state.table.node_ix(&lane.slot.peer.node) else {
+            return refuse(Drop::NotAMember);
+        };
+        self.coalescer.clear();
+        self.goals.clear();
+        for packet in row {
+            let checksum = match buffer[packet.at] & PARTIAL {
+                0 => Checksum::Full,
+                _ => Checksum::Partial,
+            };
+            buffer[packet.at] &= !PARTIAL;
+            let bytes = &buffer[packet.at..packet.at + packet.len];
+            let Some(outline) = Packet::parse(bytes) else {
+                cx.counters.drop(Drop::Malformed, 1);
+                continue;
+            };
+            let join = cx.core.coalesce;
+            match self.coalescer.push(buffer, packet.at, outline, checksum, join) {
+                Placed::Joined(_) => {}
+                Placed::New(run) => {
+                    let bytes = &buffer[packet.at..packet.at + outline.len];
+                    let goal = goal(cx, state, node, bytes);
+                    if !matches!(&goal, Goal::Port(port) if port.takes_super_packets()) {
+                        self.coalescer.close(run);
+                    }
+                    self.goals.push(goal);
+                }
+            }
+        }
+        for run in 0..self.coalescer.runs().len() {
+            self.write_run(cx, run, buffer, scratch);
+        }
+    }
+
+    fn write_run(&self, cx: &Context<'_>, index: usize, buffer: &mut [u8], scratch: &mut Scratch) {
+        let ports = match &self.goals[index] {
+            Goal::Port(port) => std::slice::from_ref(port),
+            Goal::Ports(ports) => ports,
+            Goal::Nowhere => return,
+        };
+        let hdr = self.coalescer.finish(index, buffer);
+        let head = hdr.to_bytes();
+        let run = &self.coalescer.runs()[index];
+        for port in ports {
+            let mut parts = [IoSlice::new(&[]); MAX_RUN + 2];
+            parts[0] = IoSlice::new(&head);
+            parts[1] = IoSlice::new(&buffer[run.at()..run.at() + run.header_len()]);
+            let mut used = 2;
+            for (at, len) in self.coalescer.pieces(index) {
+                parts[used] = IoSlice::new(&buffer[at..at + len]);
+                used += 1;
+            }
+            port.deliver(&hdr, &parts[..used], run.count() as u64, scratch, cx.counters);
+        }
+    }
+}
+
+/// Where the switch sends a packet that came from a peer.
+fn goal(cx: &Context<'_>, state: &State, node: NodeIx, packet: &[u8]) -> Goal {
+    match state.table.from_peer(node, packet) {
+        Verdict::Deliver(member) => match (state.tap(packet), state.target(member)) {
+            (Some(port), _) | (None, Target::Port(port)) => Goal::Port(Arc::clone(port)),
+            _ => {
+                cx.counters.drop(Drop::NoPort, 1);
+                Goal::Nowhere
+            }
+        },
+        Verdict::Replicate(targets) => Goal::Ports(
+            targets
+                .local()
+                .iter()
+                .filter_map(|member| match state.target(*member) {
+                    Target::Port(port) => Some(Arc::clone(port)),
+                    _ => None,
+                })
+                .collect(),
+        ),
+        Verdict::Answer => {
+            cx.counters.drop(Drop::NoPort, 1);
+            Goal::Nowhere
+        }
+        Verdict::Drop(reason) => {
+            cx.counters.switch_drop(reason, 1);
+            Goal::Nowhere
+        }
+    }
+}
+
+fn replay(error: ReplayError) -> Drop {
+    match error {
+        ReplayError::Duplicate => Drop::Replayed,
+        ReplayError::TooOld => Drop::TooOld,
+    }
+}

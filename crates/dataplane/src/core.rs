@@ -63,9 +63,10 @@ impl Core {
         }
     }
 
-    /// Milliseconds since the start; never zero.
-    pub(crate) fn now(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64 + 1
+    /// Milliseconds (never zero) and nanoseconds since the start.
+    pub(crate) fn now(&self) -> (u64, u64) {
+        let nanos = self.start.elapsed().as_nanos() as u64;
+        (nanos / 1_000_000 + 1, nanos)
     }
 
     /// Tells the driver; nobody listens once it is gone.

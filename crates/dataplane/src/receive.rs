@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use gvpn_packet::{Checksum, Coalescer, MAX_RUN, Packet, Placed};
 use gvpn_path::Hop;
 use gvpn_session::{DataHeader, HEADER_LEN, ReplayError, TAG_LEN, TYPE_DATA};
-use gvpn_switch::{NodeIx, Verdict};
+use gvpn_switch::{DropReason, NodeIx, Verdict};
 
 use crate::{
     Drop, Event, ReceivedDatagram,
@@ -44,12 +44,18 @@ struct Opened {
     len: usize,
 }
 
-/// Where a run of packets goes.
+/// Where a run of packets goes, and by which verdict.
 #[derive(Debug)]
-enum Goal {
-    Port(Arc<Port>),
-    Ports(Vec<Arc<Port>>),
-    Nowhere,
+struct Goal {
+    verdict: Verdict,
+    ports: Ports,
+}
+
+#[derive(Debug)]
+enum Ports {
+    None,
+    One(Arc<Port>),
+    Many(Vec<Arc<Port>>),
 }
 
 /// The receiving part of a thread: buffers, and lists that are used again.
@@ -331,7 +337,7 @@ impl Receive {
                 Placed::New(run) => {
                     let bytes = &buffer[packet.at..packet.at + outline.len];
                     let goal = goal(cx, state, node, bytes);
-                    if !matches!(&goal, Goal::Port(port) if port.takes_super_packets()) {
+                    if !matches!(&goal.ports, Ports::One(port) if port.takes_super_packets()) {
                         self.coalescer.close(run);
                     }
                     self.goals.push(goal);
@@ -339,16 +345,31 @@ impl Receive {
             }
         }
         for run in 0..self.coalescer.runs().len() {
-            self.write_run(cx, run, buffer, scratch);
+            self.write_run(cx, state, run, buffer, scratch);
         }
     }
 
-    fn write_run(&self, cx: &Context<'_>, index: usize, buffer: &mut [u8], scratch: &mut Scratch) {
-        let ports = match &self.goals[index] {
-            Goal::Port(port) => std::slice::from_ref(port),
-            Goal::Ports(ports) => ports,
-            Goal::Nowhere => return,
+    fn write_run(
+        &self,
+        cx: &Context<'_>,
+        state: &State,
+        index: usize,
+        buffer: &mut [u8],
+        scratch: &mut Scratch,
+    ) {
+        let goal = &self.goals[index];
+        let ports = match &goal.ports {
+            Ports::None => return,
+            Ports::One(port) => std::slice::from_ref(port),
+            Ports::Many(ports) => ports,
         };
+        let run = &self.coalescer.runs()[index];
+        let (bytes, packets) = (run.len() as u64, run.count() as u64);
+        let head = &buffer[run.at()..run.at() + run.header_len()];
+        if !state.table.admit(head, &goal.verdict, bytes, packets, cx.nanos) {
+            cx.counters.switch_drop(DropReason::RateLimited, packets);
+            return;
+        }
         let hdr = self.coalescer.finish(index, buffer);
         let head = hdr.to_bytes();
         let run = &self.coalescer.runs()[index];
@@ -361,22 +382,23 @@ impl Receive {
                 parts[used] = IoSlice::new(&buffer[at..at + len]);
                 used += 1;
             }
-            port.deliver(&hdr, &parts[..used], run.count() as u64, scratch, cx.counters);
+            port.deliver(&hdr, &parts[..used], packets, scratch, cx.counters);
         }
     }
 }
 
 /// Where the switch sends a packet that came from a peer.
 fn goal(cx: &Context<'_>, state: &State, node: NodeIx, packet: &[u8]) -> Goal {
-    match state.table.from_peer(node, packet) {
-        Verdict::Deliver(member) => match (state.tap(packet), state.target(member)) {
-            (Some(port), _) | (None, Target::Port(port)) => Goal::Port(Arc::clone(port)),
+    let verdict = state.table.from_peer(node, packet);
+    let ports = match &verdict {
+        Verdict::Deliver(member) => match (state.tap(packet), state.target(*member)) {
+            (Some(port), _) | (None, Target::Port(port)) => Ports::One(Arc::clone(port)),
             _ => {
                 cx.counters.drop(Drop::NoPort, 1);
-                Goal::Nowhere
+                Ports::None
             }
         },
-        Verdict::Replicate(targets) => Goal::Ports(
+        Verdict::Replicate(targets) => Ports::Many(
             targets
                 .local()
                 .iter()
@@ -388,13 +410,14 @@ fn goal(cx: &Context<'_>, state: &State, node: NodeIx, packet: &[u8]) -> Goal {
         ),
         Verdict::Answer => {
             cx.counters.drop(Drop::NoPort, 1);
-            Goal::Nowhere
+            Ports::None
         }
         Verdict::Drop(reason) => {
-            cx.counters.switch_drop(reason, 1);
-            Goal::Nowhere
+            cx.counters.switch_drop(*reason, 1);
+            Ports::None
         }
-    }
+    };
+    Goal { verdict, ports }
 }
 
 fn replay(error: ReplayError) -> Drop {

@@ -34,7 +34,10 @@ pub(crate) struct Context<'a> {
     pub(crate) core: &'a Core,
     pub(crate) sockets: &'a [UdpSocket],
     pub(crate) counters: &'a Counters,
+    /// Milliseconds.
     pub(crate) now: u64,
+    /// The same moment, for the switch.
+    pub(crate) nanos: u64,
 }
 
 impl Context<'_> {

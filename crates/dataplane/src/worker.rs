@@ -62,11 +62,13 @@ impl Worker {
                 tracing::error!(%error, "a data-plane thread cannot wait for events and ends");
                 return;
             }
+            let (now, nanos) = core.now();
             let cx = Context {
                 core: &core,
                 sockets: &me.sockets,
                 counters: &me.counters,
-                now: core.now(),
+                now,
+                nanos,
             };
             for event in &ready {
                 match event {
@@ -154,7 +156,12 @@ impl Worker {
             cx.counters.switch_drop(DropReason::SpoofedSource, packets);
             return;
         }
-        match state.table.from_port(from, packet) {
+        let verdict = state.table.from_port(from, packet);
+        if !state.table.admit(packet, &verdict, packet.len() as u64, packets, cx.nanos) {
+            cx.counters.switch_drop(DropReason::RateLimited, packets);
+            return;
+        }
+        match verdict {
             Verdict::Deliver(member) => match (state.tap(packet), state.target(member)) {
                 (Some(to), _) | (None, Target::Port(to)) => {
                     let parts = &[IoSlice::new(&head), IoSlice::new(packet)];
@@ -183,7 +190,7 @@ impl Worker {
                 }
             }
             Verdict::Answer => {
-                if let Some(reply) = state.table.answer(from, packet) {
+                if let Some(reply) = state.table.answer(from, packet, cx.nanos) {
                     self.reply(cx, port, &reply);
                 }
             }

@@ -1,0 +1,9 @@
+.PHONY: bench bench-quick
+
+BENCH = $(CARGO) run --release -p gvpn-bench -- --gvpn $(TARGET)/release/gvpn --out $(TARGET)/bench --peers $(TARGET)/bench/peers
+
+bench: setup build ## measure this product, its peers and the limits side by side
+	$(BENCH) $(BENCH_ARGS)
+
+bench-quick: setup build ## the same in under three minutes (peers built before)
+	$(BENCH) --quick $(BENCH_ARGS)

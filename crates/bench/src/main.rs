@@ -1,0 +1,70 @@
+//! `gvpn-bench`: measures this product, its peers and the physical limit side by side, on one
+//! machine, in one run.
+//!
+//! Two hosts (network namespaces) are joined by a veth with MTU 1500; each system in turn carries
+//! the same traffic between them. Needs root for the namespaces, `iperf3`, `ethtool` and `ping`.
+
+mod bed;
+mod case;
+mod copy;
+mod cpu;
+mod measure;
+mod peers;
+mod product;
+mod report;
+mod system;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+/// Measures the tunnel beside its peers.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Fewer runs and shorter ones: under three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Where results.json and table.md go.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// The product's binary.
+    #[arg(long, default_value = "target/release/gvpn")]
+    gvpn: PathBuf,
+    /// Where peers built from crates.io are kept.
+    #[arg(long, default_value = "target/bench/peers")]
+    peers: PathBuf,
+    /// Only systems whose name contains this.
+    #[arg(long)]
+    system: Option<String>,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    case: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gvpn-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), system::BenchError> {
+    let plan = case::Plan::new(args.quick, args.case.as_deref());
+    let wanted = |name: &str| args.system.as_deref().is_none_or(|part| name.contains(part));
+    let mut report = report::Report::default();
+    for system in system::all(&args.gvpn, &args.peers) {
+        if !wanted(system.name()) {
+            continue;
+        }
+        if let Err(why) = system.available() {
+            println!("{}: missing: {why}", system.name());
+            report.missing(system.name(), &why);
+            continue;
+        }
+        plan.run(system.as_ref(), &mut report);
+    }
+    report.write(&args.out)
+}

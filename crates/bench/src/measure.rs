@@ -1,0 +1,151 @@
+//! Measurements with the programs that everybody uses: iperf3 and ping.
+
+use std::{thread, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    cpu,
+    system::{BenchError, Running, Tunnel},
+};
+
+/// One measured value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figure {
+    /// In the case's unit.
+    pub(crate) value: f64,
+    /// Gbit carried per CPU second of the whole machine, where that says something.
+    pub(crate) gbit_per_cpu_s: Option<f64>,
+    /// TCP retransmits, where there are any to count.
+    pub(crate) retransmits: Option<u64>,
+    /// Lost packets in per cent.
+    pub(crate) lost_percent: Option<f64>,
+}
+
+impl Figure {
+    fn plain(value: f64) -> Self {
+        Self { value, gbit_per_cpu_s: None, retransmits: None, lost_percent: None }
+    }
+}
+
+/// TCP throughput with Cubic in Gbit/s.
+pub(crate) fn tcp(
+    tunnel: &Tunnel,
+    flows: u32,
+    reverse: bool,
+    seconds: u32,
+) -> Result<Figure, BenchError> {
+    let (flows, mut extra) = (flows.to_string(), vec!["-C", "cubic", "-P"]);
+    extra.push(&flows);
+    if reverse {
+        extra.push("-R");
+    }
+    let (json, cpu_seconds) = iperf3(tunnel, seconds, &extra)?;
+    let gbit = number(&json, "/end/sum_received/bytes")? * 8e-9;
+    Ok(Figure {
+        value: number(&json, "/end/sum_received/bits_per_second")? * 1e-9,
+        gbit_per_cpu_s: Some(gbit / cpu_seconds),
+        retransmits: json.pointer("/end/sum_sent/retransmits").and_then(Value::as_u64),
+        lost_percent: None,
+    })
+}
+
+/// Packets of 64 bytes that arrive, in thousands a second. The sender offers more than anyone
+/// carries.
+pub(crate) fn small_udp(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let (json, _) = iperf3(tunnel, seconds, &["-u", "-b", "0", "-l", "64"])?;
+    let sent = number(&json, "/end/sum/packets")?;
+    let lost = number(&json, "/end/sum/lost_packets")?;
+    Ok(Figure {
+        value: (sent - lost) / f64::from(seconds) / 1e3,
+        gbit_per_cpu_s: None,
+        retransmits: None,
+        lost_percent: Some(100.0 * lost / sent.max(1.0)),
+    })
+}
+
+/// UDP in large datagrams that the kernel segments, in Gbit/s received.
+pub(crate) fn udp_gso(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let (json, cpu_seconds) = iperf3(tunnel, seconds, &["-u", "-b", "0", "-l", "1200"])?;
+    let share = 1.0 - number(&json, "/end/sum/lost_percent")? / 100.0;
+    let gbit = number(&json, "/end/sum/bytes")? * 8e-9 * share;
+    Ok(Figure {
+        value: gbit / f64::from(seconds),
+        gbit_per_cpu_s: Some(gbit / cpu_seconds),
+        retransmits: None,
+        lost_percent: Some(100.0 - 100.0 * share),
+    })
+}
+
+/// Median round trip in microseconds.
+pub(crate) fn ping(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let (count, address) = ((seconds * 50).to_string(), tunnel.address.to_string());
+    let output = tunnel.client.output(&["ping", "-i", "0.02", "-c", &count, &address])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut times: Vec<f64> = text
+        .lines()
+        .filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok())
+        .collect();
+    times.sort_by(f64::total_cmp);
+    match times.get(times.len() / 2) {
+        Some(median) => Ok(Figure::plain(median * 1e3)),
+        None => Err(BenchError::Figure { program: "ping".into(), output: text }),
+    }
+}
+
+/// Median round trip while a TCP flow fills the tunnel.
+pub(crate) fn ping_loaded(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let _server = server(tunnel)?;
+    let (time, address) = ((seconds + 2).to_string(), tunnel.address.to_string());
+    let _load = tunnel.client.start(&["iperf3", "-c", &address, "-t", &time, "-C", "cubic"])?;
+    thread::sleep(Duration::from_secs(1));
+    ping(tunnel, seconds)
+}
+
+fn iperf3(tunnel: &Tunnel, seconds: u32, extra: &[&str]) -> Result<(Value, f64), BenchError> {
+    let _server = server(tunnel)?;
+    let (time, address) = (seconds.to_string(), tunnel.address.to_string());
+    let mut command = vec!["iperf3", "-J", "-c", &address, "-t", &time];
+    command.extend(extra);
+    let before = cpu::busy_seconds();
+    let output = tunnel.client.output(&command)?;
+    let cpu_seconds = cpu::busy_seconds() - before;
+    serde_json::from_slice(&output.stdout)
+        .map(|json| (json, cpu_seconds))
+        .map_err(|_| BenchError::Figure { program: command.join(" "), output: shown(&output) })
+}
+
+/// Starts `iperf3 -s` and waits until it listens.
+fn server(tunnel: &Tunnel) -> Result<Running, BenchError> {
+    let running = tunnel.server.start(&["iperf3", "-s"])?;
+    for _ in 0..200 {
+        // 1451 is port 5201; state 0A is LISTEN.
+        let listening = |table: &str| {
+            tunnel.server.output(&["cat", table]).is_ok_and(|output| {
+                String::from_utf8_lossy(&output.stdout)
+                    .lines()
+                    .any(|line| line.contains(":1451 ") && line.contains(" 0A "))
+            })
+        };
+        if listening("/proc/net/tcp6") || listening("/proc/net/tcp") {
+            return Ok(running);
+        }
+        thread::sleep(Duration::from_millis(25));
+    }
+    Err(BenchError::Figure { program: "iperf3 -s".into(), output: "it does not listen".into() })
+}
+
+fn number(json: &Value, pointer: &str) -> Result<f64, BenchError> {
+    json.pointer(pointer).and_then(Value::as_f64).ok_or_else(|| BenchError::Figure {
+        program: "iperf3".into(),
+        output: json.get("error").map_or_else(|| json.to_string(), Value::to_string),
+    })
+}
+
+fn shown(output: &std::process::Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -9,6 +9,7 @@ use crate::{Limit, Policy, Route, Service};
 
 /// A member to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MemberSpec {
     /// The node that it is on.
     pub node: NodeId,
@@ -49,7 +50,7 @@ impl MemberSpec {
 
 /// A change of a member: what is `None` stays as it is. In JSON a `null` name or activity clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct MemberEdit {
     /// All its addresses from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +86,7 @@ pub struct MemberEdit {
 
 /// A change of a network's settings: what is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SettingsEdit {
     /// The network's name.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]

@@ -46,7 +46,7 @@ impl Member {
 
 /// A limit on what a member sends. Zero means none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Limit {
     /// Bits a second.
     pub bits_per_second: u64,

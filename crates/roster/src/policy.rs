@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A network's policy. The default allows everything within the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Policy {
     /// What happens to a packet that no rule matches.
     pub default: Action,

@@ -40,7 +40,7 @@ pub struct Trace {
 
 /// One thing that decides about a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Step {
     /// The source is this member's address.
     Source {
@@ -97,7 +97,7 @@ pub enum Step {
 
 /// What comes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// The member gets it.
     Delivered(MemberId),

@@ -48,6 +48,14 @@ impl Core {
         self.net.dataplane()
     }
 
+    /// The way to a node in words; none while there is no connection with it.
+    pub(crate) fn path_to(&self, node: NodeId) -> Option<String> {
+        let peer = self.net.peers().into_iter().find(|peer| peer.node == node && peer.connected)?;
+        let at = peer.remote.map_or_else(String::new, |address| format!(" {address}"));
+        let rtt = peer.rtt.map_or_else(String::new, |rtt| format!(", {rtt:?}"));
+        Some(format!("{:?}{at}{rtt}, MTU {}", peer.kind, peer.mtu).to_lowercase())
+    }
+
     /// Directory of the activities' directories.
     pub(crate) fn activities_dir(&self) -> PathBuf {
         self.config.data_dir.join("activities")

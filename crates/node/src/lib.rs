@@ -29,5 +29,5 @@ pub use config::{NodeConfig, ProviderPolicy};
 pub use error::{ErrorKind, NodeError};
 pub use files::Files;
 pub use keys::{AppKey, Keys};
-pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, Tap};
+pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, RuleRow, Tap};
 pub use node::{Node, NodeStatus};

@@ -68,6 +68,7 @@ pub struct OwnerBook {
     identity: Identity,
     roster: Roster,
     digest: Digest,
+    hash: RosterHash,
     log: ChangeLog,
     /// Who has which address and name.
     addresses: HashMap<IpAddr, MemberId>,
@@ -169,7 +170,7 @@ impl OwnerBook {
 
     /// Hash of the present state.
     pub fn hash(&self) -> RosterHash {
-        self.digest.root(self.roster.epoch)
+        self.hash
     }
 
     /// The owner's own member.
@@ -197,7 +198,7 @@ impl OwnerBook {
         if epoch >= self.roster.epoch {
             self.roster.epoch = epoch.saturating_add(1);
             self.log = ChangeLog::starting_at(self.roster.epoch);
-            self.head = OnceLock::new();
+            self.seal();
         }
     }
 
@@ -209,9 +210,11 @@ impl OwnerBook {
             addresses.extend(member.ips.iter().map(|ip| (*ip, member.id)));
             names.extend(member.name.clone().map(|name| (name, member.id)));
         }
+        let digest = Digest::of(&roster);
         Self {
             identity,
-            digest: Digest::of(&roster),
+            hash: digest.root(roster.epoch),
+            digest,
             log: ChangeLog::starting_at(roster.epoch),
             addresses,
             names,
@@ -226,7 +229,7 @@ impl OwnerBook {
     fn head(&self) -> &SignedHead {
         self.head.get_or_init(|| {
             let (network, epoch) = (self.roster.network, self.roster.epoch);
-            SignedHead::sign(&self.identity, &Head { network, epoch, hash: self.hash() })
+            SignedHead::sign(&self.identity, &Head { network, epoch, hash: self.hash })
         })
     }
 
@@ -246,7 +249,6 @@ impl OwnerBook {
             return false;
         }
         self.roster.epoch += 1;
-        self.head = OnceLock::new();
         for change in changes {
             match change {
                 Change::Member(member) => self.put(member),
@@ -258,7 +260,14 @@ impl OwnerBook {
                 }
             }
         }
+        self.seal();
         true
+    }
+
+    /// The state is as it shall be: its hash is known, its head has yet to be signed.
+    fn seal(&mut self) {
+        self.hash = self.digest.root(self.roster.epoch);
+        self.head = OnceLock::new();
     }
 
     fn put(&mut self, member: Member) {

@@ -9,7 +9,7 @@ use crate::{Limit, Policy, Route, Service};
 
 /// A member to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub struct MemberSpec {
     /// The node that it is on.
     pub node: NodeId,

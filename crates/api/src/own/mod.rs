@@ -7,6 +7,8 @@ mod keys;
 mod members;
 mod networks;
 mod node;
+mod policy;
+mod wait;
 
 use axum::{
     Router,
@@ -29,7 +31,15 @@ pub(crate) fn router() -> Router<ApiState> {
         .route("/net/{id}/roster", get(networks::roster))
         .route("/net/{id}/progress", get(networks::progress))
         .route("/net/{id}/namespace", get(networks::namespace))
-        .route("/net/{id}/prefixes", post(networks::add_prefix).delete(networks::remove_prefix))
+        .route(
+            "/net/{id}/prefixes",
+            post(networks::add_prefix)
+                .patch(networks::set_gateway)
+                .delete(networks::remove_prefix),
+        )
+        .route("/net/{id}/rules", get(policy::rules).post(policy::add_rule))
+        .route("/net/{id}/rules/{rule}", delete(policy::remove_rule))
+        .route("/net/{id}/trace", post(policy::trace))
         .route("/net/{id}/members", get(members::list).post(members::add))
         .route(
             "/net/{id}/members/{member}",

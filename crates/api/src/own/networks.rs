@@ -9,6 +9,7 @@ use gvpn_roster::{Roster, SettingsEdit};
 use serde::{Deserialize, Serialize};
 use utoipa::OpenApi;
 
+use super::wait::Wait;
 use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::network_id};
 
 /// This part of the document.
@@ -30,6 +31,11 @@ use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::netw
     namespace,
     add_prefix,
     remove_prefix,
+    set_gateway,
+    super::policy::rules,
+    super::policy::add_rule,
+    super::policy::remove_rule,
+    super::policy::trace,
     super::members::list,
     super::members::add,
     super::members::show,
@@ -54,11 +60,20 @@ use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::netw
 ))]
 pub(crate) struct OwnDoc;
 
-/// A further prefix.
+/// A further prefix: in CIDR form, or a fresh unique local one.
 #[derive(Debug, Deserialize)]
 pub(crate) struct NewPrefix {
-    prefix: String,
+    prefix: Option<String>,
+    #[serde(default)]
+    generate: bool,
     gateway: Option<IpAddr>,
+}
+
+/// Another gateway of a prefix.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NewGateway {
+    prefix: String,
+    gateway: IpAddr,
 }
 
 /// Which prefix.
@@ -106,15 +121,20 @@ pub(crate) async fn show(
 
 /// Changes a network while it runs: `{name?, mtu?, routes?, hosts?, policy?}`.
 #[utoipa::path(
-    patch, path = "/net/{id}", tag = "networks", params(("id" = String, Path)),
+    patch, path = "/net/{id}", tag = "networks",
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
     request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 404))
 )]
 pub(crate) async fn edit(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
+    ApiQuery(wait): ApiQuery<Wait>,
     ApiJson(edit): ApiJson<SettingsEdit>,
 ) -> ApiResult<Json<NetworkInfo>> {
-    Ok(Json(state.node.networks().edit(network_id(&id)?, edit).await?))
+    let id = network_id(&id)?;
+    state.node.networks().edit(id, edit).await?;
+    wait.settle(&state, id).await?;
+    Ok(Json(state.node.networks().get(id)?))
 }
 
 /// Removes a network.
@@ -167,35 +187,64 @@ pub(crate) async fn namespace(
     Ok(Json(NamespaceInfo { pid: namespace.pid() }))
 }
 
-/// Adds a prefix, of either family: `{prefix, gateway?}`.
+/// Adds a prefix, of either family: `{prefix, gateway?}`, or `{generate: true}` for a unique local
+/// IPv6 prefix.
 #[utoipa::path(
-    post, path = "/net/{id}/prefixes", tag = "networks", params(("id" = String, Path)),
+    post, path = "/net/{id}/prefixes", tag = "networks",
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
     request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 409))
 )]
 pub(crate) async fn add_prefix(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
+    ApiQuery(wait): ApiQuery<Wait>,
     ApiJson(new): ApiJson<NewPrefix>,
 ) -> ApiResult<Json<NetworkInfo>> {
     let id = network_id(&id)?;
+    if new.prefix.is_some() == new.generate {
+        return Err(ApiError::bad_request(
+            "give either `prefix` (CIDR) or `generate: true` (a unique local IPv6 prefix)",
+        ));
+    }
+    state.node.networks().add_prefix(id, new.prefix.as_deref(), new.gateway).await?;
+    wait.settle(&state, id).await?;
+    Ok(Json(state.node.networks().get(id)?))
+}
+
+/// Gives a prefix another gateway: `{prefix, gateway}`.
+#[utoipa::path(
+    patch, path = "/net/{id}/prefixes", tag = "networks",
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
+    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 404))
+)]
+pub(crate) async fn set_gateway(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+    ApiQuery(wait): ApiQuery<Wait>,
+    ApiJson(new): ApiJson<NewGateway>,
+) -> ApiResult<Json<NetworkInfo>> {
+    let id = network_id(&id)?;
     let prefix = addressing::parse_prefix(&new.prefix, None).map_err(ApiError::bad_request)?;
-    state.node.networks().change(id, |book| book.add_subnet(prefix, new.gateway)).await?;
+    state.node.networks().set_gateway(id, prefix, new.gateway).await?;
+    wait.settle(&state, id).await?;
     Ok(Json(state.node.networks().get(id)?))
 }
 
 /// Removes a prefix (`?prefix=CIDR`) that no member has an address in.
 #[utoipa::path(
     delete, path = "/net/{id}/prefixes", tag = "networks",
-    params(("id" = String, Path), ("prefix" = String, Query)),
+    params(("id" = String, Path), ("prefix" = String, Query), ("wait" = Option<f64>, Query)),
     responses((status = 200, body = Object), (status = 404), (status = 409))
 )]
 pub(crate) async fn remove_prefix(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
     ApiQuery(which): ApiQuery<WhichPrefix>,
+    ApiQuery(wait): ApiQuery<Wait>,
 ) -> ApiResult<Json<NetworkInfo>> {
     let id = network_id(&id)?;
     let prefix = addressing::parse_prefix(&which.prefix, None).map_err(ApiError::bad_request)?;
-    state.node.networks().change(id, |book| book.remove_subnet(prefix)).await?;
+    state.node.networks().remove_prefix(id, prefix).await?;
+    wait.settle(&state, id).await?;
     Ok(Json(state.node.networks().get(id)?))
 }

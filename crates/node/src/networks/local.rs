@@ -64,6 +64,16 @@ impl Local {
         self.rosters.lock().get(&id).map(|present| present.roster.clone())
     }
 
+    /// The networks with a roster in force.
+    pub(crate) fn ids(&self) -> Vec<NetworkId> {
+        self.rosters.lock().keys().copied().collect()
+    }
+
+    /// The table of a network, with its live state.
+    pub(crate) fn table(&self, id: NetworkId) -> Option<Arc<Table>> {
+        self.rosters.lock().get(&id).map(|present| present.table.clone())
+    }
+
     /// Ids of networks whose roster changed, from now on. A receiver that lags must look at all.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<NetworkId> {
         self.changes.subscribe()

@@ -2,8 +2,10 @@
 
 mod gate;
 mod info;
+mod live;
 mod local;
 mod member;
+mod multicast;
 mod owner;
 mod push;
 mod service;
@@ -26,6 +28,7 @@ use crate::{NodeError, core::Core};
 
 pub use gate::Tap;
 pub use info::{NetworkInfo, NetworkSpec, NodeRow, Progress};
+pub use live::RuleRow;
 pub(crate) use local::Local;
 pub(crate) use view::network_config;
 
@@ -45,6 +48,7 @@ pub struct Networks {
 
 struct Inner {
     me: NodeId,
+    core: Arc<Core>,
     local: Arc<Local>,
     books: Arc<Books>,
     memberships: Arc<Memberships>,
@@ -61,8 +65,10 @@ impl Networks {
         let pusher = Arc::new(Pusher::new(core.clone(), books.clone()));
         let gates = Arc::new(Gates::new(core.clone()));
         let me = core.me;
-        let inner = Inner { me, local, books, memberships, pusher, gates };
+        let inner = Inner { me, core: core.clone(), local, books, memberships, pusher, gates };
         let this = Self { inner: Arc::new(inner) };
+        multicast::serve(core, this.local());
+        live::serve(core, &this);
         service::serve(core, this.inner.memberships.clone(), this.inner.pusher.clone());
         this.resume(core)?;
         Ok(this)

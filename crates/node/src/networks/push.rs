@@ -113,6 +113,33 @@ impl Pusher {
         ))
     }
 
+    /// Waits until all of `nodes` follow the present roster, and says whether they do.
+    pub(crate) async fn settled(
+        &self,
+        network: NetworkId,
+        nodes: &[NodeId],
+        limit: Duration,
+    ) -> bool {
+        let mut ticks = self.ticks.subscribe();
+        let all = || {
+            let Some((epoch, hash)) = self.present(network) else { return false };
+            let reached = self.reached.lock();
+            let current = |node: &NodeId| {
+                let at = reached.get(&(network, *node));
+                at.is_some_and(|at| at.epoch == Some(epoch) && at.hash == hash)
+            };
+            nodes.iter().all(current)
+        };
+        let current = async {
+            while !all() {
+                if ticks.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(limit, current).await.is_ok() && all()
+    }
+
     /// How far each of `nodes` is.
     pub(crate) fn progress(&self, network: NetworkId, nodes: &[NodeId]) -> Vec<Progress> {
         let all = self.reached.lock();
@@ -144,6 +171,13 @@ impl Pusher {
         book.roster().has_node(node)
             && reached.epoch == Some(book.epoch())
             && reached.hash == hex::encode(book.hash().as_bytes())
+    }
+
+    /// Epoch and hash of the roster that everybody should follow.
+    fn present(&self, network: NetworkId) -> Option<(u64, String)> {
+        let owned = self.books.get(network)?;
+        let book = owned.book.lock();
+        Some((book.epoch(), hex::encode(book.hash().as_bytes())))
     }
 
     fn note(&self, network: NetworkId, node: NodeId, edit: impl FnOnce(&mut Reached)) {

@@ -8,12 +8,14 @@
 mod activity;
 mod agreement;
 mod file;
+mod live;
 mod roster;
 mod wire;
 
 pub use activity::{ActivityReply, ActivityRequest, ActivityUpdate, Numbered};
 pub use agreement::{AgreementReply, AgreementRequest};
 pub use file::{FileReply, FileRequest};
+pub use live::{CaptureRequest, GroupsRequest, GroupsUpdate, TraceReply, TraceRequest};
 pub use roster::{RosterReply, RosterRequest, UpdateKind};
 pub use wire::{MAX_FRAME, receive, receive_frame, send, send_frame};
 
@@ -23,5 +25,11 @@ pub const ROSTER: &str = "gvpn.roster.1";
 pub const AGREEMENT: &str = "gvpn.agreement.1";
 /// Activities.
 pub const ACTIVITY: &str = "gvpn.activity.1";
+/// Multicast groups: who listens to what.
+pub const GROUPS: &str = "gvpn.groups.1";
+/// What would happen to a packet that a node's payload sends.
+pub const TRACE: &str = "gvpn.trace.1";
+/// Packets of a network, for its owner.
+pub const CAPTURE: &str = "gvpn.capture.1";
 /// Files.
 pub const FILE: &str = "gvpn.file.1";

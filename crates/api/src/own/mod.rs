@@ -33,9 +33,7 @@ pub(crate) fn router() -> Router<ApiState> {
         .route("/net/{id}/namespace", get(networks::namespace))
         .route(
             "/net/{id}/prefixes",
-            post(networks::add_prefix)
-                .patch(networks::set_gateway)
-                .delete(networks::remove_prefix),
+            post(networks::add_prefix).patch(networks::set_gateway).delete(networks::remove_prefix),
         )
         .route("/net/{id}/rules", get(policy::rules).post(policy::add_rule))
         .route("/net/{id}/rules/{rule}", delete(policy::remove_rule))

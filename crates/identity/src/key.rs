@@ -103,6 +103,18 @@ impl Identity {
         Signature::make(&self.key, domain, message)
     }
 
+    /// A secret for another purpose than signing, which follows from the identity's own and does
+    /// not betray it.
+    pub fn derive_secret(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let secret = Zeroizing::new(self.key.to_bytes());
+        let digest = Keccak256::new()
+            .chain_update(b"gvpn derived secret\0")
+            .chain_update(*secret)
+            .chain_update(purpose)
+            .finalize();
+        Zeroizing::new(digest.into())
+    }
+
     /// A plain ECDSA signature with SHA-256, in DER: what the TLS certificate extension asks for.
     pub(crate) fn sign_sha256_der(&self, message: &[u8]) -> Vec<u8> {
         let signature: ecdsa::Signature = self.key.sign(message);

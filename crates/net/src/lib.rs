@@ -2,16 +2,44 @@
 //!
 //! A [`Net`] is a node's presence: it [opens](Net::open) and [serves](Net::serve) streams between
 //! nodes whose identity the TLS handshake proved, and keeps the lanes that carry payload packets.
+//!
+//! ```text
+//! Net ── Shared ── Peer ── Conn (QUIC connection: control stream, services' streams)
+//!                   │        └── Link (its virtual address, its connection ids)
+//!                   └── PeerPath (path agent) ── DataPlane (sockets, lanes, vNICs)
+//! ```
+//!
+//! `docs/golem-net.md` describes what nodes say to each other.
 
+mod addresses;
 mod config;
+mod connection;
+mod control;
+mod endpoint;
 mod error;
+mod events;
+mod lanes;
+mod link;
+mod mapped;
+mod messages;
+mod negotiation;
 mod net;
+mod path;
+mod peer;
+mod record;
+pub mod relay_protocol;
+mod relays;
 mod report;
+mod shared;
+mod socket;
 mod stream;
+mod wire;
 
 pub use config::NetConfig;
 pub use error::NetError;
+pub use gvpn_dataplane::{DataPlane, Hop};
 pub use gvpn_model::{NetworkId, NodeId};
 pub use net::{Incoming, Net};
+pub use record::{MAX_RECORD_ADDRS, MAX_RECORD_BYTES, NodeRecord, RecordError, SignedRecord};
 pub use report::{PathKind, PathReport, PeerStatus};
-pub use stream::{MAX_MESSAGE, Stream};
+pub use stream::{MAX_MESSAGE, Stream, StreamReader, StreamWriter};

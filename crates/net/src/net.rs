@@ -1,11 +1,31 @@
 //! A node's presence on Golem Net.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use gvpn_dataplane::{Config, DataPlane, Hop, Offloads, PortId};
 use gvpn_model::{NetworkId, NodeId};
+use gvpn_path::Source;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::{NetConfig, NetError, PathReport, PeerStatus, Stream};
+use crate::{
+    NetConfig, NetError, PathReport, PeerStatus, Stream,
+    addresses::Addresses,
+    connection::{CODE_SHUTDOWN, Command, Conn},
+    endpoint::Quic,
+    events,
+    lanes::Lanes,
+    link::Links,
+    path::PathEvent,
+    relays::Relays,
+    report,
+    shared::Shared,
+    socket::Socket,
+};
+
+/// How long peers are given to take note of the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A stream that a peer opened to a service of this node.
 #[derive(Debug)]
@@ -16,10 +36,25 @@ pub struct Incoming {
     pub stream: Stream,
 }
 
-/// A node's presence on Golem Net. Clones are handles of the same one.
+/// A node's presence on Golem Net. Clones are handles of the same one; it ends with the last.
 #[derive(Debug, Clone)]
 pub struct Net {
-    node_id: NodeId,
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    closed_ports: Mutex<Option<mpsc::UnboundedReceiver<PortId>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.ended.cancel();
+        self.shared.quic.endpoint.close(CODE_SHUTDOWN, b"");
+        self.shared.peers.lock().clear();
+        self.shared.services.lock().clear();
+    }
 }
 
 impl Net {
@@ -28,12 +63,67 @@ impl Net {
     /// # Errors
     /// [`NetError::Start`] when an address is taken or forbidden.
     pub async fn bind(config: NetConfig) -> Result<Self, NetError> {
-        Ok(Self { node_id: config.identity.node_id() })
+        let plane_config = Config {
+            listen: config.listen.clone(),
+            workers: config.workers,
+            offloads: Offloads::ALL,
+        };
+        let (plane, plane_events, datagrams) =
+            DataPlane::start(plane_config).map_err(|e| NetError::Start(e.to_string()))?;
+        let links = Arc::new(Links::default());
+        let (relay_control, relay_inbox) = mpsc::unbounded_channel();
+        let socket = Socket::new(plane.clone(), datagrams, Arc::clone(&links), relay_control);
+        let quic = Quic::start(&config.identity, socket)?;
+        let (path_events, path_inbox) = mpsc::unbounded_channel::<PathEvent>();
+        let shared = Arc::new(Shared {
+            addresses: Addresses::new(plane.local_addrs()),
+            identity: config.identity,
+            lanes: Lanes::new(plane.clone()),
+            plane,
+            quic,
+            links,
+            relays: Relays::new(config.relays),
+            aes: gvpn_session::has_aes_instructions(),
+            path_events,
+            ended: CancellationToken::new(),
+            peers: Mutex::default(),
+            services: Mutex::default(),
+            shares: RwLock::default(),
+        });
+        let (port_sender, closed_ports) = mpsc::unbounded_channel();
+        shared.spawn(events::run_plane(Arc::clone(&shared), plane_events, port_sender));
+        shared.spawn(events::run_paths(Arc::clone(&shared), path_inbox));
+        shared.spawn(events::run_relay_control(Arc::clone(&shared), relay_inbox));
+        shared.spawn(events::run_sweeps(Arc::clone(&shared)));
+        shared.spawn(answer(Arc::clone(&shared)));
+        Relays::start(&shared);
+        let closed_ports = Mutex::new(Some(closed_ports));
+        Ok(Self { handle: Arc::new(Handle { shared, closed_ports }) })
     }
 
     /// This node.
     pub fn node_id(&self) -> NodeId {
-        self.node_id
+        self.shared().identity.node_id()
+    }
+
+    /// The data plane under it: networks and vNICs are attached there.
+    pub fn dataplane(&self) -> &DataPlane {
+        &self.shared().plane
+    }
+
+    /// The addresses listened on.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.shared().plane.local_addrs()
+    }
+
+    /// This node's addresses as other nodes see them, newest first.
+    pub fn observed_addrs(&self) -> Vec<SocketAddr> {
+        self.shared().addresses.observed()
+    }
+
+    /// The relays that are connected, and which nodes they are.
+    pub fn relays(&self) -> Vec<(SocketAddr, NodeId)> {
+        self.shared().relays.connected()
     }
 
     /// The data plane that carries payload packets.
@@ -43,7 +133,11 @@ impl Net {
 
     /// Addresses where `node` may be found, besides what the registry knows.
     pub fn add_peer_addrs(&self, node: NodeId, addrs: Vec<SocketAddr>) {
-        let _ = (node, addrs);
+        self.shared().peer(node).path.tell(|agent, now| {
+            for addr in addrs {
+                agent.add_candidate(now, Hop::Direct(addr), Source::Given);
+            }
+        });
     }
 
     /// Opens a stream to `service` of `node`, connecting first if need be.
@@ -51,25 +145,47 @@ impl Net {
     /// # Errors
     /// [`NetError`]: the node is unknown, does not answer, or does not serve this.
     pub async fn open(&self, node: NodeId, service: &str) -> Result<Stream, NetError> {
-        let _ = service;
-        Err(NetError::UnknownNode { node, reason: "no relay is configured".into() })
+        let shared = self.shared();
+        let peer = shared.peer(node);
+        let conn = peer.connect(shared).await?;
+        match Stream::open(&conn, service).await {
+            // The connection may have died unnoticed: the peer is given one more chance.
+            Err(NetError::Closed { .. } | NetError::Unreachable { .. }) => {
+                let conn = peer.reconnect(shared, true).await?;
+                Stream::open(&conn, service).await
+            }
+            result => result,
+        }
     }
 
     /// Streams that peers open to `service`. A later call for the same service replaces the former.
     pub fn serve(&self, service: &'static str) -> mpsc::Receiver<Incoming> {
-        let _ = service;
-        mpsc::channel(1).1
+        self.shared().register(service)
     }
 
     /// Says which peers may have a lane of `network` with this node: those of its roster.
     /// Replaces what was said before; lanes of peers that are no longer allowed are removed.
     pub fn share_network(&self, network: NetworkId, peers: impl IntoIterator<Item = NodeId>) {
-        let _ = (network, peers.into_iter().count());
+        let shared = self.shared();
+        let me = shared.identity.node_id();
+        let peers = peers.into_iter().filter(|peer| *peer != me).collect();
+        let before = shared.shares.write().insert(network, peers).unwrap_or_default();
+        let shares = shared.shares.read();
+        let Some(after) = shares.get(&network) else { return };
+        let gone: Vec<NodeId> = before.difference(after).copied().collect();
+        let added: Vec<NodeId> = after.difference(&before).copied().collect();
+        drop(shares);
+        self.forget(network, &gone);
+        let peers = shared.peers.lock();
+        for peer in added.iter().filter_map(|node| peers.get(node)) {
+            peer.allow(network);
+        }
     }
 
     /// The network is gone: removes its lanes.
     pub fn unshare_network(&self, network: NetworkId) {
-        let _ = network;
+        let gone = self.shared().shares.write().remove(&network).unwrap_or_default();
+        self.forget(network, &gone.into_iter().collect::<Vec<_>>());
     }
 
     /// Measures the path to `node`, connecting first if need be.
@@ -77,11 +193,72 @@ impl Net {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn ping(&self, node: NodeId) -> Result<PathReport, NetError> {
-        Err(NetError::UnknownNode { node, reason: "no relay is configured".into() })
+        let shared = self.shared();
+        let peer = shared.peer(node);
+        let conn = peer.connect(shared).await?;
+        report::ping(&peer, &conn).await
     }
 
     /// The peers that this node talks to.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        vec![]
+        report::peers(self.shared())
+    }
+
+    /// The ports that the data plane closes because the other end of their vNIC is gone. Only the
+    /// first caller gets them.
+    pub fn closed_ports(&self) -> Option<mpsc::UnboundedReceiver<PortId>> {
+        self.handle.closed_ports.lock().take()
+    }
+
+    /// Where a stream's peer is, as this node sees it.
+    pub fn peer_addr(&self, stream: &Stream) -> Option<Hop> {
+        stream.conn().link.latest_hop()
+    }
+
+    /// Says goodbye to all peers, so that they need not find out, and ends. Streams end too.
+    pub async fn shutdown(&self) {
+        let endpoint = &self.shared().quic.endpoint;
+        endpoint.close(CODE_SHUTDOWN, b"the node ends");
+        // Whoever does not take note in time will find out.
+        let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
+        self.shared().ended.cancel();
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    fn forget(&self, network: NetworkId, gone: &[NodeId]) {
+        let shared = self.shared();
+        shared.lanes.remove_if(|_, peer, n| n == Some(network) && gone.contains(&peer));
+        let peers = shared.peers.lock();
+        for peer in gone.iter().filter_map(|node| peers.get(node)) {
+            for conn in peer.all() {
+                conn.command(Command::Forget(network));
+            }
+        }
+    }
+}
+
+/// Answers those who call.
+async fn answer(shared: Arc<Shared>) {
+    while let Some(incoming) = shared.quic.endpoint.accept().await {
+        let Some(link) = shared.links.get(incoming.remote_address()) else {
+            incoming.ignore();
+            continue;
+        };
+        let task = Arc::clone(&shared);
+        shared.spawn(async move {
+            let adopted = match incoming.await {
+                Ok(quic) => {
+                    Conn::adopt(&task, quic, Arc::clone(&link), false).map_err(|e| e.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(reason) = adopted {
+                tracing::debug!(reason, "a call failed");
+                task.links.remove(&link);
+            }
+        });
     }
 }

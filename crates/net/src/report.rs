@@ -1,9 +1,22 @@
 //! What a person wants to know about a peer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use gvpn_dataplane::Hop;
 use gvpn_model::NodeId;
+use gvpn_path::Report;
 use serde::{Deserialize, Serialize};
+
+use crate::{NetError, connection::Conn, peer::Peer, shared::Shared};
+
+/// How long a ping may take.
+const PING: Duration = Duration::from_secs(5);
+/// How often it is looked whether the ping was answered.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// The kind of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,4 +72,68 @@ pub struct PeerStatus {
     pub lanes: usize,
     /// Why no better path is in use; empty when the best kind is.
     pub reason: String,
+}
+
+/// Sends a ping and waits for its acknowledgement.
+pub(crate) async fn ping(peer: &Peer, conn: &Conn) -> Result<PathReport, NetError> {
+    let start = Instant::now();
+    let before = conn.quic.stats().frame_rx.acks;
+    conn.ping();
+    while conn.quic.stats().frame_rx.acks == before {
+        if start.elapsed() > PING || !conn.usable() {
+            return Err(conn.error(&format!("no answer to a ping within {PING:?}")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let rtt = start.elapsed();
+    let report = peer.path.report();
+    Ok(PathReport {
+        node: peer.node,
+        kind: kind(&report),
+        remote: report.active.map(|hop| hop.wire_addr()),
+        rtt,
+        mtu: report.mtu,
+        reason: report.reason,
+    })
+}
+
+/// The peers that this node talks to or tried to.
+pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
+    let mut traffic = HashMap::<NodeId, (u64, u64)>::new();
+    for lane in shared.plane.stats().lanes {
+        let sums = traffic.entry(lane.peer).or_default();
+        sums.0 += lane.bytes_sent;
+        sums.1 += lane.bytes_received;
+    }
+    let peers = shared.peers.lock();
+    let statuses = peers.values().map(|peer| {
+        let conn = peer.usable();
+        let (sent, received) = traffic.get(&peer.node).copied().unwrap_or_default();
+        let quic = conn.as_ref().map(|c| c.quic.stats());
+        let report = peer.path.report();
+        PeerStatus {
+            node: peer.node,
+            connected: conn.is_some(),
+            kind: kind(&report),
+            remote: report.active.map(|hop| hop.wire_addr()),
+            rtt: report.rtt.or(quic.as_ref().map(|q| q.path.rtt)),
+            mtu: report.mtu,
+            sent_bytes: sent + quic.as_ref().map_or(0, |q| q.udp_tx.bytes),
+            received_bytes: received + quic.as_ref().map_or(0, |q| q.udp_rx.bytes),
+            lanes: shared.lanes.count(peer.node),
+            reason: report.reason,
+        }
+    });
+    let mut statuses: Vec<_> = statuses.collect();
+    drop(peers);
+    statuses.sort_by_key(|status| status.node);
+    statuses
+}
+
+fn kind(report: &Report) -> PathKind {
+    match report.active {
+        Some(Hop::Direct(_)) => PathKind::Direct,
+        Some(Hop::Relay { .. }) => PathKind::Relay,
+        None => PathKind::None,
+    }
 }

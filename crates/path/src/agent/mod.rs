@@ -147,6 +147,32 @@ impl Agent {
         }
     }
 
+    /// What the data plane knows of the traffic: when payload was last sent to the peer, and when
+    /// something authentic last came from it (on the hop that it was last heard on).
+    pub fn handle_activity(&mut self, now: Instant, sent: Option<Instant>, heard: Option<Instant>) {
+        if let Some(at) = heard {
+            let latest = self.candidates.iter().max_by_key(|c| c.heard).map(|c| c.hop);
+            let newer = latest.and_then(|hop| self.find(hop)).filter(|c| c.heard < Some(at));
+            if let Some(candidate) = newer {
+                candidate.sign_of_life(at);
+                let hop = candidate.hop;
+                if self.active == Some(hop) && self.awaiting.is_some_and(|since| since <= at) {
+                    self.awaiting = None;
+                    self.distress = None;
+                }
+            }
+        }
+        if let Some(at) = sent
+            && self.sent.is_none_or(|known| known < at)
+        {
+            let heard = self.active.and_then(|hop| self.find(hop)).and_then(|c| c.heard);
+            self.sent = Some(at.min(now));
+            if heard.is_none_or(|heard| heard < at) {
+                self.awaiting.get_or_insert(at);
+            }
+        }
+    }
+
     /// Something authentic came from the peer.
     pub fn handle_heard(&mut self, now: Instant, hop: Hop) {
         if self.find(hop).is_none() {

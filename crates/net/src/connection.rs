@@ -1,0 +1,378 @@
+//! One QUIC connection with a peer that proved who it is.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use gvpn_identity::tls;
+use gvpn_model::{NetworkId, NodeId};
+use gvpn_session::Suite;
+use quinn::VarInt;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+
+use crate::{
+    NetError, Stream, StreamWriter,
+    control::{self, Control},
+    link::Link,
+    messages,
+    negotiation::{Action, Negotiation},
+    peer::Peer,
+    shared::Shared,
+    stream,
+};
+
+/// The peer does not answer keep-alives.
+const CODE_DEAD: VarInt = VarInt::from_u32(1);
+/// The peer has been started anew.
+const CODE_RESTARTED: VarInt = VarInt::from_u32(2);
+/// The peer broke the protocol.
+const CODE_PROTOCOL: VarInt = VarInt::from_u32(3);
+/// The node ends.
+pub(crate) const CODE_SHUTDOWN: VarInt = VarInt::from_u32(0);
+/// How often a connection that is to be kept alive is tried.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Without an answer for this long, a connection that is kept alive is given up.
+const GIVE_UP: Duration = Duration::from_secs(9);
+/// A ping is padded, so that it is long enough to be answered with a stateless reset.
+const PING: &[u8] = &[0; 64];
+
+/// A QUIC connection with a peer that proved who it is.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) quic: quinn::Connection,
+    pub(crate) link: Arc<Link>,
+    pub(crate) born: Instant,
+    /// Who the peer is.
+    pub(crate) node: NodeId,
+    /// Whether this node called.
+    caller: bool,
+    /// The peer's certificate, which is made anew at each of its starts.
+    certificate: CertificateDer<'static>,
+    commands: mpsc::UnboundedSender<Command>,
+    keepers: AtomicUsize,
+}
+
+/// What the control stream's task is told to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Negotiate a lane.
+    Want(NetworkId),
+    /// The network is no longer shared with the peer.
+    Forget(NetworkId),
+    /// Tell the peer where this node can be reached.
+    Punch(Vec<SocketAddr>),
+}
+
+impl Conn {
+    /// Takes over a connection whose handshake is complete, and starts its tasks.
+    pub(crate) fn adopt(
+        shared: &Arc<Shared>,
+        quic: quinn::Connection,
+        link: Arc<Link>,
+        caller: bool,
+    ) -> Result<(Arc<Peer>, Arc<Self>), NetError> {
+        let (node, certificate) = identify(&quic)?;
+        let peer = shared.peer(node);
+        link.establish(&peer.path);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let conn = Arc::new(Self {
+            quic,
+            link,
+            born: Instant::now(),
+            node,
+            caller,
+            certificate,
+            commands,
+            keepers: AtomicUsize::new(0),
+        });
+        conn.bury_former_life(shared, &peer);
+        peer.add(&conn);
+        tracing::debug!(peer = %node, caller, hop = ?conn.link.latest_hop(), "connected");
+        shared.spawn(watch(Arc::clone(shared), Arc::clone(&peer), Arc::clone(&conn)));
+        let (first, control) = tokio::sync::oneshot::channel();
+        shared.spawn(accept(Arc::clone(shared), Arc::clone(&conn), first));
+        shared.spawn(run_control(
+            Arc::clone(shared),
+            Arc::clone(&peer),
+            Arc::clone(&conn),
+            control,
+            inbox,
+        ));
+        Ok((peer, conn))
+    }
+
+    /// Whether streams can be opened on it.
+    pub(crate) fn usable(&self) -> bool {
+        self.quic.close_reason().is_none()
+    }
+
+    /// Tells the control stream's task to do something.
+    pub(crate) fn command(&self, command: Command) {
+        // The task is gone only if the connection is.
+        let _ = self.commands.send(command);
+    }
+
+    /// Packets received so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn ping(&self) {
+        if let Err(error) = self.quic.send_datagram(Bytes::from_static(PING)) {
+            tracing::trace!(peer = %self.node, %error, "no ping");
+        }
+    }
+
+    /// Keeps the connection alive, and notices when the peer is dead, until released as often.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        if self.keepers.fetch_add(1, Ordering::AcqRel) == 0 {
+            let conn = Arc::clone(self);
+            tokio::spawn(async move { conn.keep_alive().await });
+        }
+    }
+
+    /// Ends one [`keep`](Self::keep).
+    pub(crate) fn release(&self) {
+        self.keepers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    async fn keep_alive(&self) {
+        let mut heard = (self.received(), Instant::now());
+        while self.keepers.load(Ordering::Acquire) > 0 && self.usable() {
+            tokio::select! {
+                () = tokio::time::sleep(KEEP_ALIVE) => {}
+                _ = self.quic.closed() => return,
+            }
+            let received = self.received();
+            if received != heard.0 {
+                heard = (received, Instant::now());
+            } else if heard.1.elapsed() > GIVE_UP {
+                tracing::info!(peer = %self.node, "peer does not answer");
+                self.quic.close(CODE_DEAD, b"no answer to keep-alives");
+                return;
+            }
+            self.ping();
+        }
+    }
+
+    /// A certificate that differs from that of earlier connections means that the peer was
+    /// started anew and remembers none of them.
+    fn bury_former_life(&self, shared: &Shared, peer: &Peer) {
+        for old in peer.all() {
+            if old.certificate != self.certificate {
+                tracing::info!(peer = %self.node, "peer was restarted");
+                old.quic.close(CODE_RESTARTED, b"");
+                let id = old.quic.stable_id();
+                shared.lanes.remove_if(|connection, _, _| connection == id);
+            }
+        }
+    }
+}
+
+fn identify(quic: &quinn::Connection) -> Result<(NodeId, CertificateDer<'static>), NetError> {
+    let chain = quic
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or_else(|| NetError::Start("TLS gives no certificate of the peer".into()))?;
+    let node = tls::peer_node_id(&chain).map_err(|e| NetError::Start(e.to_string()))?;
+    let certificate = chain.into_iter().next();
+    certificate
+        .map(|certificate| (node, certificate))
+        .ok_or_else(|| NetError::Start("TLS gives no certificate of the peer".into()))
+}
+
+/// Waits for the end and clears up.
+async fn watch(shared: Arc<Shared>, peer: Arc<Peer>, conn: Arc<Conn>) {
+    let reason = conn.quic.closed().await;
+    tracing::debug!(peer = %conn.node, %reason, "connection ended");
+    peer.remove(&conn);
+    shared.links.remove(&conn.link);
+    // A connection that merely fell silent leaves its lanes behind: they are good for as long as
+    // they are used. Any other end means that the peer has forgotten them.
+    if !matches!(reason, quinn::ConnectionError::TimedOut) {
+        let id = conn.quic.stable_id();
+        shared.lanes.remove_if(|connection, _, _| connection == id);
+    }
+    if !shared.lanes.has_peer_lane(conn.node) {
+        peer.path.tell(|agent, _| agent.session_down());
+    }
+}
+
+/// Accepts streams: the control stream, and those of services.
+async fn accept(shared: Arc<Shared>, conn: Arc<Conn>, first: tokio::sync::oneshot::Sender<Stream>) {
+    let first = Arc::new(parking_lot::Mutex::new(Some(first)));
+    while let Ok((send, recv)) = conn.quic.accept_bi().await {
+        let stream = Stream::new(&conn, send, recv);
+        let (shared, first) = (Arc::clone(&shared), Arc::clone(&first));
+        tokio::spawn(async move {
+            match stream::welcome(stream).await {
+                Ok((service, mut stream)) if service == control::SERVICE => {
+                    if stream.accept().await.is_err() {
+                        return;
+                    }
+                    if let Some(first) = first.lock().take() {
+                        // The receiver is gone only if the connection is.
+                        let _ = first.send(stream);
+                    }
+                }
+                Ok((service, stream)) => shared.serve(&service, stream).await,
+                Err(error) => tracing::debug!(%error, "stream refused"),
+            }
+        });
+    }
+}
+
+/// The task of the control stream.
+async fn run_control(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    conn: Arc<Conn>,
+    accepted: tokio::sync::oneshot::Receiver<Stream>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let result = async {
+        let stream = if conn.caller {
+            Stream::open(&conn, control::SERVICE).await?
+        } else {
+            let ended = |_| conn.error("the connection ended");
+            accepted.await.map_err(ended)?
+        };
+        ControlTask::start(shared, peer, Arc::clone(&conn), stream).await?.run(commands).await
+    };
+    let result: Result<(), NetError> = result.await;
+    if let Err(error) = result {
+        tracing::debug!(peer = %conn.node, %error, "control stream ended");
+        if matches!(error, NetError::Message { .. }) {
+            conn.quic.close(CODE_PROTOCOL, error.to_string().as_bytes());
+        }
+    }
+}
+
+struct ControlTask {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    conn: Arc<Conn>,
+    stream: StreamWriter,
+    messages: mpsc::Receiver<Result<Control, NetError>>,
+    negotiation: Negotiation,
+    suite: Suite,
+}
+
+impl ControlTask {
+    async fn start(
+        shared: Arc<Shared>,
+        peer: Arc<Peer>,
+        conn: Arc<Conn>,
+        stream: Stream,
+    ) -> Result<Self, NetError> {
+        let (mut stream, reader) = stream.split();
+        messages::send(&mut stream, &Control::Hello { aes: shared.aes }).await?;
+        let mut messages = messages::inbox(reader);
+        let suite = match messages.recv().await {
+            Some(Ok(Control::Hello { aes })) if aes && shared.aes => Suite::Aes256Gcm,
+            Some(Ok(Control::Hello { .. })) => Suite::ChaCha20Poly1305,
+            Some(Ok(_)) => {
+                let reason = "the first message is not a greeting";
+                return Err(stream::bad_message(conn.node, &reason));
+            }
+            Some(Err(error)) => return Err(error),
+            None => return Err(conn.error("the connection ended")),
+        };
+        let negotiation = Negotiation::default();
+        Ok(Self { shared, peer, conn, stream, messages, negotiation, suite })
+    }
+
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> Result<(), NetError> {
+        if self.conn.caller {
+            self.want(None).await?;
+        }
+        let addrs = self.shared.addrs();
+        messages::send(&mut self.stream, &Control::Punch { addrs }).await?;
+        loop {
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.handle(message?).await?,
+                    None => return Ok(()),
+                },
+                command = commands.recv() => match command {
+                    Some(Command::Want(network)) => self.want(Some(network)).await?,
+                    Some(Command::Forget(network)) => self.negotiation.forget(network),
+                    Some(Command::Punch(addrs)) => {
+                        messages::send(&mut self.stream, &Control::Punch { addrs }).await?;
+                    }
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn want(&mut self, network: Option<NetworkId>) -> Result<(), NetError> {
+        let lanes = &self.shared.lanes;
+        let actions = self.negotiation.want(network, || lanes.fresh_index());
+        self.act(actions).await
+    }
+
+    async fn handle(&mut self, message: Control) -> Result<(), NetError> {
+        if let Control::Punch { addrs } = &message {
+            self.peer.punch(addrs);
+            return Ok(());
+        }
+        let (shared, node) = (&self.shared, self.conn.node);
+        let allowed = |network| shared.allowed(network, node);
+        let actions = self.negotiation.handle(&message, allowed, || shared.lanes.fresh_index());
+        if let (
+            Control::Lane { network: Some(network), .. },
+            [Action::Send(Control::Refuse { .. })],
+        ) = (&message, &actions[..])
+        {
+            tracing::debug!(peer = %node, %network, "lane refused: not a member as far as known");
+            self.peer.note_refused(*network);
+        }
+        self.act(actions).await
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) -> Result<(), NetError> {
+        for action in actions {
+            match action {
+                Action::Send(message) => messages::send(&mut self.stream, &message).await?,
+                Action::Add { network, local, remote } => self.shared.lanes.add(
+                    &self.conn.quic,
+                    (self.conn.node, network),
+                    self.conn.caller,
+                    self.suite,
+                    (local, remote),
+                ),
+                Action::Activate { network, local } => {
+                    self.shared.lanes.activate(local);
+                    tracing::debug!(peer = %self.conn.node, ?network, local, "lane");
+                    if network.is_none() {
+                        self.peer.path.tell(|agent, now| agent.session_up(now));
+                    }
+                }
+                Action::Refused { network } => {
+                    tracing::debug!(peer = %self.conn.node, %network, "peer refuses lane");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Conn {
+    /// The connection's end as an error.
+    pub(crate) fn error(&self, otherwise: &str) -> NetError {
+        let reason = match self.quic.close_reason() {
+            Some(reason) => reason.to_string(),
+            None => otherwise.to_owned(),
+        };
+        NetError::Closed { node: self.node, reason }
+    }
+}

@@ -1,0 +1,162 @@
+//! Reacts to what the data plane and the path agents report.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use gvpn_dataplane::{Event, Hop, PortId};
+use gvpn_model::{NetworkId, NodeId};
+use tokio::sync::mpsc;
+
+use crate::{
+    connection::{Command, Conn},
+    path::PathEvent,
+    peer::Peer,
+    shared::Shared,
+};
+
+/// How long a connection may take to show that it lives before a new one is made.
+const POKE: Duration = Duration::from_millis(400);
+/// Both ends see a lane age at the same time; the one with the larger id waits for the other.
+const YIELD: Duration = Duration::from_secs(4);
+/// How often books are swept.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Handles the data plane's events until it ends.
+pub(crate) async fn run_plane(
+    shared: Arc<Shared>,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    closed_ports: mpsc::UnboundedSender<PortId>,
+) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::LaneWanted { peer, network } => {
+                shared.spawn(want_lane(Arc::clone(&shared), peer, network));
+            }
+            Event::LaneAging { local_index } => {
+                shared.spawn(renew(Arc::clone(&shared), local_index));
+            }
+            Event::Probe { peer, hop, bytes } => {
+                shared.peer(peer).path.tell(|agent, now| agent.handle_probe(now, hop, &bytes));
+            }
+            Event::Heard { peer, hop } => {
+                shared.peer(peer).path.tell(|agent, now| agent.handle_heard(now, hop));
+            }
+            Event::Active { peer } => {
+                shared.peer(peer).path.tell(|agent, now| agent.handle_sent(now));
+            }
+            Event::PathTooSmall { peer, size } => {
+                shared.peer(peer).path.tell(|agent, now| agent.handle_too_large(now, size));
+            }
+            // Nobody has to be interested.
+            Event::PortClosed { port } => drop(closed_ports.send(port)),
+        }
+    }
+}
+
+/// Handles what the path agents report.
+pub(crate) async fn run_paths(shared: Arc<Shared>, mut events: mpsc::UnboundedReceiver<PathEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            PathEvent::Distress(path) => {
+                let peer = shared.peer(path.node());
+                if !peer.in_distress.swap(true, Ordering::AcqRel) {
+                    shared.spawn(distress(Arc::clone(&shared), peer));
+                }
+            }
+            PathEvent::Observed(addr) => shared.observed(addr),
+        }
+    }
+}
+
+/// Handles control messages of relays.
+pub(crate) async fn run_relay_control(
+    shared: Arc<Shared>,
+    mut messages: mpsc::UnboundedReceiver<(Hop, BytesMut)>,
+) {
+    while let Some((hop, _message)) = messages.recv().await {
+        // Such a message is not authentic: it is but a reason to look.
+        shared.relays.poke(hop.wire_addr());
+    }
+}
+
+/// Sweeps books from time to time.
+pub(crate) async fn run_sweeps(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        shared.links.sweep(now);
+        shared.lanes.sweep(now);
+        let peers: Vec<Arc<Peer>> = shared.peers.lock().values().cloned().collect();
+        for peer in peers.iter().filter(|p| !shared.lanes.has_peer_lane(p.node)) {
+            peer.path.tell(|agent, _| agent.session_down());
+        }
+        if shared.addresses.refresh() {
+            shared.readdressed();
+        }
+    }
+}
+
+/// Packets wait for a lane.
+async fn want_lane(shared: Arc<Shared>, node: NodeId, network: NetworkId) {
+    if !shared.allowed(network, node) {
+        tracing::debug!(%node, %network, "packets for a node that is not a member");
+        return;
+    }
+    match shared.peer(node).connect(&shared).await {
+        Ok(conn) => conn.command(Command::Want(network)),
+        Err(error) => tracing::info!(%node, %error, "no lane"),
+    }
+}
+
+/// A lane in use is old.
+async fn renew(shared: Arc<Shared>, local_index: u32) {
+    let Some((node, _)) = shared.lanes.in_use(local_index) else { return };
+    if shared.identity.node_id() > node {
+        tokio::time::sleep(YIELD).await;
+        if shared.lanes.in_use(local_index).is_none() {
+            return;
+        }
+    }
+    let peer = shared.peer(node);
+    match peer.reconnect(&shared, false).await {
+        Ok(conn) => want_all(&shared, &conn),
+        Err(error) => tracing::info!(%node, %error, "lane not renewed"),
+    }
+}
+
+/// Negotiates on a connection the lanes that other connections have.
+fn want_all(shared: &Shared, conn: &Conn) {
+    for network in shared.lanes.networks(conn.node) {
+        if shared.allowed(network, conn.node) {
+            conn.command(Command::Want(network));
+        }
+    }
+}
+
+/// A peer is silent: finds out whether it still knows this node, and calls it anew if not.
+async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
+    if let Some(Hop::Relay { relay, .. }) = peer.path.active() {
+        shared.relays.poke(relay);
+    }
+    let alive = match peer.usable() {
+        Some(conn) => {
+            let before = conn.received();
+            conn.ping();
+            tokio::time::sleep(POKE).await;
+            conn.usable() && conn.received() != before
+        }
+        None => false,
+    };
+    if !alive {
+        tracing::debug!(peer = %peer.node, "silent peer is called anew");
+        match peer.reconnect(&shared, true).await {
+            Ok(conn) => want_all(&shared, &conn),
+            Err(error) => tracing::info!(peer = %peer.node, %error, "silent peer"),
+        }
+    }
+    peer.in_distress.store(false, Ordering::Release);
+}

@@ -1,0 +1,351 @@
+//! Which connection a QUIC packet belongs to, and which ways the packets of a connection take.
+//!
+//! Each connection (or attempt at one) has a [`Link`] and a virtual address. Arriving packets find
+//! their link by the connection id that this node gave out, which is learnt from the packets that
+//! QUIC sends, so that it does not matter which way they come.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gvpn_dataplane::Hop;
+use parking_lot::{Mutex, RwLock};
+use quinn::udp::Transmit;
+
+use crate::{
+    mapped,
+    path::PeerPath,
+    wire::{Header, LocalCid},
+};
+
+/// Links of callers that did not prove who they are yet, and of strangers.
+const MAX_PENDING: usize = 4096;
+/// Ways that a call is answered on before it is known who calls.
+const MAX_CALLER_HOPS: usize = 4;
+/// A call that is not a connection by then is forgotten.
+const PENDING_FOR: Duration = Duration::from_secs(30);
+/// Without an answer for this long, packets go out on all hops again.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// An unproven caller is sent at most this many times what it sent, on each hop (RFC 9000, 8.1).
+const AMPLIFICATION: usize = 3;
+/// First packets kept to be repeated on a hop that becomes known during a handshake.
+const MAX_FLIGHT: usize = 4;
+
+/// The ways of one connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    id: u64,
+    born: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The peer's path, once it is known who the peer is (from the start, if it was called).
+    path: Option<Arc<PeerPath>>,
+    /// The handshake is complete: what arrives comes from the peer.
+    established: bool,
+    /// Ways known to this link only: where a caller's packets came from, or an address called
+    /// without knowing whose it is.
+    hops: Vec<OwnHop>,
+    /// Where the first answer came from, or the first after a silence.
+    answered: Option<Hop>,
+    /// Where the latest packet came from.
+    latest: Option<Hop>,
+    /// The first packet sent since then.
+    unanswered_since: Option<Instant>,
+    flight: Vec<Vec<u8>>,
+    cids: Vec<LocalCid>,
+    initial: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct OwnHop {
+    hop: Hop,
+    /// What may be sent before the peer has proven who it is; `None` if this node called.
+    budget: Option<usize>,
+}
+
+impl Link {
+    /// The address that stands for this link.
+    pub(crate) fn address(&self) -> SocketAddr {
+        mapped::address(self.id)
+    }
+
+    /// The handshake is complete, and proved whose path this is.
+    pub(crate) fn establish(&self, path: &Arc<PeerPath>) {
+        let mut state = self.state.lock();
+        state.path = Some(Arc::clone(path));
+        state.established = true;
+        state.flight.clear();
+        let hops = std::mem::take(&mut state.hops);
+        let heard = if hops.is_empty() { state.answered } else { state.latest };
+        drop(state);
+        path.tell(|agent, now| {
+            for own in hops {
+                agent.handle_hint(now, own.hop);
+            }
+            if let Some(hop) = heard {
+                agent.handle_heard(now, hop);
+            }
+        });
+    }
+
+    /// The hop on which the latest packet arrived.
+    pub(crate) fn latest_hop(&self) -> Option<Hop> {
+        self.state.lock().latest
+    }
+
+    /// Packets that began the handshake, if nothing answered yet: to be repeated on a new hop.
+    pub(crate) fn unanswered_flight(&self) -> Vec<Vec<u8>> {
+        let state = self.state.lock();
+        if state.answered.is_some() { Vec::new() } else { state.flight.clone() }
+    }
+
+    /// Where to send these datagrams now.
+    pub(crate) fn send_to(&self, now: Instant, transmit: &Transmit<'_>) -> Vec<Hop> {
+        let mut state = self.state.lock();
+        let Some(path) = state.path.clone() else {
+            return state.own_hops(transmit.contents.len());
+        };
+        if state.established {
+            drop(state);
+            return path.tell(|agent, now| {
+                agent.handle_sent(now);
+                agent.targets(now)
+            });
+        }
+        state.remember(transmit);
+        let since = *state.unanswered_since.get_or_insert(now);
+        let silent = now.saturating_duration_since(since) >= PATIENCE;
+        match state.answered {
+            Some(hop) if !silent => vec![hop],
+            _ if !silent => path.ask(|agent, now| agent.targets(now)),
+            answered => {
+                let mut all: Vec<Hop> = path.ask(|agent, _| agent.hops().collect());
+                all.extend(answered.filter(|hop| !all.contains(hop)));
+                all
+            }
+        }
+    }
+
+    /// Takes note of a datagram that arrived.
+    fn received(&self, hop: Hop, size: usize) {
+        let mut state = self.state.lock();
+        let silent = state.unanswered_since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        if state.answered.is_none() || silent {
+            state.answered = Some(hop);
+        }
+        state.latest = Some(hop);
+        state.unanswered_since = None;
+        let Some(path) = state.path.clone() else { return state.earn(hop, size) };
+        let established = state.established;
+        drop(state);
+        if established {
+            path.tell(|agent, now| {
+                if agent.active() == Some(hop) {
+                    agent.handle_heard(now, hop);
+                } else {
+                    agent.handle_hint(now, hop);
+                }
+            });
+        }
+    }
+
+    /// Whether the peer of this established link has been heard on a hop.
+    fn leads_to(&self, hop: Hop) -> bool {
+        let state = self.state.lock();
+        let active = || state.path.as_ref().is_some_and(|path| path.active() == Some(hop));
+        state.established && (state.latest == Some(hop) || active())
+    }
+}
+
+impl State {
+    fn remember(&mut self, transmit: &Transmit<'_>) {
+        if self.answered.is_some() {
+            return;
+        }
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for packet in transmit.contents.chunks(size) {
+            if self.flight.len() == MAX_FLIGHT {
+                self.flight.remove(0);
+            }
+            self.flight.push(packet.to_vec());
+        }
+    }
+
+    fn earn(&mut self, hop: Hop, size: usize) {
+        let earned = size * AMPLIFICATION;
+        if let Some(own) = self.hops.iter_mut().find(|own| own.hop == hop) {
+            own.budget = own.budget.map(|b| b.saturating_add(earned));
+        } else if self.hops.len() < MAX_CALLER_HOPS {
+            self.hops.push(OwnHop { hop, budget: Some(earned) });
+        }
+    }
+
+    fn own_hops(&mut self, size: usize) -> Vec<Hop> {
+        let allowed = self.hops.iter_mut().filter_map(|own| {
+            if let Some(budget) = &mut own.budget {
+                *budget = budget.checked_sub(size)?;
+            }
+            Some(own.hop)
+        });
+        allowed.collect()
+    }
+}
+
+/// All links of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    tables: RwLock<Tables>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_id: HashMap<u64, Arc<Link>>,
+    by_cid: HashMap<LocalCid, Arc<Link>>,
+    /// Calls that came in, by the id that the caller made up for this node.
+    by_initial: HashMap<Vec<u8>, Arc<Link>>,
+    /// Where packets of no known connection came from, so that QUIC can say so.
+    strangers: HashMap<Hop, Arc<Link>>,
+    pending: usize,
+}
+
+impl Links {
+    /// A link for calling a peer.
+    pub(crate) fn call(&self, path: &Arc<PeerPath>) -> Arc<Link> {
+        self.add(State { path: Some(Arc::clone(path)), ..State::default() })
+    }
+
+    /// A link for calling whoever answers at a hop.
+    pub(crate) fn call_hop(&self, hop: Hop) -> Arc<Link> {
+        self.add(State { hops: vec![OwnHop { hop, budget: None }], ..State::default() })
+    }
+
+    /// The link that an address stands for.
+    pub(crate) fn get(&self, address: SocketAddr) -> Option<Arc<Link>> {
+        self.tables.read().by_id.get(&mapped::id(address)?).cloned()
+    }
+
+    /// The connection is no more.
+    pub(crate) fn remove(&self, link: &Link) {
+        let mut tables = self.tables.write();
+        tables.by_id.remove(&link.id);
+        let state = link.state.lock();
+        for cid in &state.cids {
+            tables.by_cid.remove(cid);
+        }
+        if let Some(initial) = &state.initial {
+            tables.by_initial.remove(initial);
+        }
+    }
+
+    /// Learns the connection id that a packet of this link gives to the peer.
+    pub(crate) fn learn(&self, link: &Arc<Link>, packet: &[u8]) {
+        let Some(Header::Long { src, .. }) = Header::parse(packet) else { return };
+        let Ok(cid) = LocalCid::try_from(src) else { return };
+        let mut state = link.state.lock();
+        if state.established || state.cids.contains(&cid) {
+            return;
+        }
+        state.cids.push(cid);
+        drop(state);
+        self.tables.write().by_cid.insert(cid, Arc::clone(link));
+    }
+
+    /// The links that a datagram is for: one, if it can be told; none if it is not QUIC.
+    pub(crate) fn route(&self, hop: Hop, packet: &[u8], size: usize) -> Vec<Arc<Link>> {
+        let Some(header) = Header::parse(packet) else { return Vec::new() };
+        let known = {
+            let tables = self.tables.read();
+            match header {
+                Header::Short(cid) => tables.by_cid.get(&cid).cloned(),
+                Header::Long { dst, .. } => LocalCid::try_from(dst)
+                    .ok()
+                    .and_then(|cid| tables.by_cid.get(&cid))
+                    .or_else(|| tables.by_initial.get(dst))
+                    .cloned(),
+            }
+        };
+        let links = match (known, header) {
+            (Some(link), _) => vec![link],
+            (None, Header::Long { initial: true, dst, .. }) => self.caller(dst),
+            (None, Header::Long { .. }) => Vec::new(),
+            (None, Header::Short(_)) => return self.resettable(hop, size),
+        };
+        for link in &links {
+            link.received(hop, size);
+        }
+        links
+    }
+
+    /// Forgets calls that did not become connections.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let stale = |link: &Link| {
+            let state = link.state.lock();
+            let pending = !state.established && state.hops.iter().all(|h| h.budget.is_some());
+            pending
+                && state.path.is_none()
+                && now.saturating_duration_since(link.born) > PENDING_FOR
+        };
+        let mut tables = self.tables.write();
+        let Tables { by_id, by_cid, by_initial, strangers, pending } = &mut *tables;
+        by_id.retain(|_, link| !stale(link));
+        by_cid.retain(|_, link| by_id.contains_key(&link.id));
+        by_initial.retain(|_, link| by_id.contains_key(&link.id));
+        strangers.retain(|_, link| by_id.contains_key(&link.id));
+        *pending = by_initial.len() + strangers.len();
+    }
+
+    fn add(&self, state: State) -> Arc<Link> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let link = Arc::new(Link { id, born: Instant::now(), state: Mutex::new(state) });
+        self.tables.write().by_id.insert(id, Arc::clone(&link));
+        link
+    }
+
+    /// A link for a call that comes in.
+    fn caller(&self, initial: &[u8]) -> Vec<Arc<Link>> {
+        if !self.reserve() {
+            return Vec::new();
+        }
+        let initial = initial.to_vec();
+        let link = self.add(State { initial: Some(initial.clone()), ..State::default() });
+        self.tables.write().by_initial.insert(initial, Arc::clone(&link));
+        vec![link]
+    }
+
+    /// A packet for an unknown connection: either the peer says that it does not know one of
+    /// ours (a stateless reset, which names no connection), or it means one that we do not know.
+    fn resettable(&self, hop: Hop, size: usize) -> Vec<Arc<Link>> {
+        let tables = self.tables.read();
+        let mut links: Vec<_> =
+            tables.by_id.values().filter(|link| link.leads_to(hop)).cloned().collect();
+        let stranger = tables.strangers.get(&hop).cloned();
+        drop(tables);
+        if let Some(link) = stranger {
+            link.state.lock().earn(hop, size);
+            links.push(link);
+        } else if links.is_empty() && self.reserve() {
+            let link = self.add(State::default());
+            link.state.lock().earn(hop, size);
+            self.tables.write().strangers.insert(hop, Arc::clone(&link));
+            links.push(link);
+        }
+        links
+    }
+
+    fn reserve(&self) -> bool {
+        let mut tables = self.tables.write();
+        let free = tables.pending < MAX_PENDING;
+        tables.pending += usize::from(free);
+        free
+    }
+}

@@ -1,0 +1,130 @@
+//! Drives the path agent of one peer.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use gvpn_dataplane::{DataPlane, Hop, Route};
+use gvpn_model::NodeId;
+use gvpn_path::{Agent, Event, Report, Timing};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+/// What a path tells the rest of the net.
+#[derive(Debug)]
+pub(crate) enum PathEvent {
+    /// The peer does not answer on any hop.
+    Distress(Arc<PeerPath>),
+    /// The peer sees this node at an address.
+    Observed(std::net::SocketAddr),
+}
+
+/// The path to one peer: its agent, and what carries out what the agent says.
+pub(crate) struct PeerPath {
+    node: NodeId,
+    agent: Mutex<Agent>,
+    wake: Notify,
+    plane: DataPlane,
+    events: mpsc::UnboundedSender<PathEvent>,
+}
+
+impl PeerPath {
+    pub(crate) fn new(
+        node: NodeId,
+        plane: DataPlane,
+        events: mpsc::UnboundedSender<PathEvent>,
+        seed: u64,
+    ) -> Arc<Self> {
+        let agent = Mutex::new(Agent::new(Timing::default(), seed));
+        Arc::new(Self { node, agent, wake: Notify::new(), plane, events })
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Tells the agent something and carries out what it says.
+    pub(crate) fn tell<T>(self: &Arc<Self>, what: impl FnOnce(&mut Agent, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut agent = self.agent.lock();
+        let before = agent.poll_timeout(now);
+        let result = what(&mut agent, now);
+        self.flush(&mut agent);
+        let after = agent.poll_timeout(now);
+        drop(agent);
+        let sooner = match (before, after) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(before), Some(after)) => after < before,
+        };
+        if sooner {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Asks the agent something.
+    pub(crate) fn ask<T>(&self, what: impl FnOnce(&Agent, Instant) -> T) -> T {
+        what(&self.agent.lock(), Instant::now())
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.ask(|agent, now| agent.report(now))
+    }
+
+    pub(crate) fn active(&self) -> Option<Hop> {
+        self.ask(|agent, _| agent.active())
+    }
+
+    /// Lets time pass for the agent, for ever.
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            let timeout = self.ask(|agent, now| agent.poll_timeout(now));
+            let sleep = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep => self.timeout(),
+            }
+        }
+    }
+
+    fn timeout(self: &Arc<Self>) {
+        let activity = self.plane.activity(self.node);
+        self.tell(|agent, now| {
+            agent.handle_activity(now, activity.sent, activity.heard);
+            agent.handle_timeout(now);
+        });
+    }
+
+    fn flush(self: &Arc<Self>, agent: &mut Agent) {
+        while let Some(transmit) = agent.poll_transmit() {
+            if let Err(error) = self.plane.send_probe(self.node, transmit.hop, &transmit.bytes) {
+                tracing::trace!(peer = %self.node, hop = %transmit.hop, %error, "probe not sent");
+            }
+        }
+        while let Some(event) = agent.poll_event() {
+            match event {
+                Event::Route { hop, mtu } => {
+                    tracing::debug!(peer = %self.node, %hop, mtu, "route");
+                    self.plane.set_route(self.node, Some(Route { hop, mtu }));
+                }
+                Event::Distress => self.emit(PathEvent::Distress(Arc::clone(self))),
+                Event::Observed(addr) => self.emit(PathEvent::Observed(addr)),
+            }
+        }
+    }
+
+    fn emit(&self, event: PathEvent) {
+        // The receiver is gone only while the net ends.
+        let _ = self.events.send(event);
+    }
+}
+
+impl fmt::Debug for PeerPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerPath").field("node", &self.node).finish_non_exhaustive()
+    }
+}

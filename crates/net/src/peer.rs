@@ -1,0 +1,215 @@
+//! A node that this node talks to.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use gvpn_dataplane::Hop;
+use gvpn_model::{NetworkId, NodeId};
+use gvpn_path::Source;
+use parking_lot::Mutex;
+
+use crate::{
+    NetError,
+    connection::{Command, Conn},
+    link::Link,
+    path::PeerPath,
+    shared::Shared,
+    socket::Socket,
+};
+
+/// How long a node is called before it counts as unreachable.
+const CALL: Duration = Duration::from_secs(10);
+/// A connection younger than this is as good as a fresh one.
+const FRESH: Duration = Duration::from_secs(2);
+/// The most addresses that are taken from one peer at a time.
+const MAX_TOLD: usize = 12;
+
+/// A node that this node talks to, or tries to.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    pub(crate) path: Arc<PeerPath>,
+    conns: Mutex<Vec<Arc<Conn>>>,
+    /// Held while calling, so that only one call is made at a time.
+    calling: tokio::sync::Mutex<()>,
+    /// Lanes that the peer asked for and was refused.
+    refused: Mutex<HashSet<NetworkId>>,
+    /// Somebody is looking after the peer's silence.
+    pub(crate) in_distress: AtomicBool,
+}
+
+impl Peer {
+    pub(crate) fn new(node: NodeId, path: Arc<PeerPath>) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            path,
+            conns: Mutex::default(),
+            calling: tokio::sync::Mutex::default(),
+            refused: Mutex::default(),
+            in_distress: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn add(&self, conn: &Arc<Conn>) {
+        self.conns.lock().push(Arc::clone(conn));
+    }
+
+    pub(crate) fn remove(&self, conn: &Arc<Conn>) {
+        self.conns.lock().retain(|c| !Arc::ptr_eq(c, conn));
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Conn>> {
+        self.conns.lock().clone()
+    }
+
+    /// The newest connection, if there is one.
+    pub(crate) fn usable(&self) -> Option<Arc<Conn>> {
+        let conns = self.conns.lock();
+        conns.iter().filter(|c| c.usable()).max_by_key(|c| c.born).cloned()
+    }
+
+    /// The peer asked for a lane that it may not have, yet.
+    pub(crate) fn note_refused(&self, network: NetworkId) {
+        self.refused.lock().insert(network);
+    }
+
+    /// The network is shared with the peer now: offers the lane that it was refused.
+    pub(crate) fn allow(&self, network: NetworkId) {
+        if self.refused.lock().remove(&network)
+            && let Some(conn) = self.usable()
+        {
+            conn.command(Command::Want(network));
+        }
+    }
+
+    /// The peer told where it can be reached and looks for a better way.
+    pub(crate) fn punch(&self, addrs: &[SocketAddr]) {
+        self.path.tell(|agent, now| {
+            for addr in addrs.iter().take(MAX_TOLD) {
+                agent.add_candidate(now, Hop::Direct(*addr), Source::Told);
+            }
+            agent.punch(now);
+        });
+    }
+
+    /// Adds ways to the peer; a call that nobody answered so far is repeated on the new ones.
+    pub(crate) fn add_hops(&self, shared: &Shared, hops: &[Hop], source: Source, call: &Link) {
+        let known: HashSet<Hop> = self.path.ask(|agent, _| agent.hops().collect());
+        self.path.tell(|agent, now| {
+            for hop in hops {
+                agent.add_candidate(now, *hop, source);
+            }
+        });
+        let flight = call.unanswered_flight();
+        for hop in hops.iter().filter(|hop| !known.contains(hop)) {
+            for packet in &flight {
+                Socket::repeat(&shared.plane, *hop, packet);
+            }
+        }
+    }
+
+    /// A usable connection: one that is there, or a new one.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+    ) -> Result<Arc<Conn>, NetError> {
+        if let Some(conn) = self.usable() {
+            return Ok(conn);
+        }
+        let _one = self.calling.lock().await;
+        match self.usable() {
+            Some(conn) => Ok(conn),
+            None => self.call(shared, true).await,
+        }
+    }
+
+    /// A new connection, unless the newest is new enough.
+    pub(crate) async fn reconnect(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        look_up: bool,
+    ) -> Result<Arc<Conn>, NetError> {
+        let _one = self.calling.lock().await;
+        match self.usable() {
+            Some(conn) if conn.born.elapsed() < FRESH => Ok(conn),
+            _ => self.call(shared, look_up).await,
+        }
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        look_up: bool,
+    ) -> Result<Arc<Conn>, NetError> {
+        let link = shared.links.call(&self.path);
+        let result = self.call_on(shared, &link, look_up).await;
+        if result.is_err() {
+            shared.links.remove(&link);
+        }
+        result
+    }
+
+    async fn call_on(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        link: &Arc<Link>,
+        look_up: bool,
+    ) -> Result<Arc<Conn>, NetError> {
+        let deadline = Instant::now() + CALL;
+        let looked_up = shared.relays.look_up(self.node, look_up);
+        tokio::pin!(looked_up);
+        let mut found = None;
+        if self.path.ask(|agent, _| agent.hops().next().is_none()) {
+            let hops = looked_up.as_mut().await;
+            found = Some(self.found(shared, hops, link)?);
+        }
+        let connecting = shared.call(link, Some(self.node))?;
+        tokio::pin!(connecting);
+        let mut answer = None;
+        let outcome = loop {
+            tokio::select! {
+                result = &mut connecting => break result,
+                hops = &mut looked_up, if found.is_none() => {
+                    found = Some(());
+                    // Some addresses are known already: they are given a chance.
+                    if let Err(error) = self.found(shared, hops, link) {
+                        answer = Some(error);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    return Err(self.unreachable(&format!("no answer within {CALL:?}"), answer));
+                }
+            }
+        };
+        let quic = outcome.map_err(|e| self.unreachable(&e.to_string(), answer))?;
+        let (_, conn) = Conn::adopt(shared, quic, Arc::clone(link), true)?;
+        Ok(conn)
+    }
+
+    fn found(
+        &self,
+        shared: &Shared,
+        hops: Result<Vec<Hop>, String>,
+        link: &Link,
+    ) -> Result<(), NetError> {
+        let unknown = |reason| NetError::UnknownNode { node: self.node, reason };
+        let hops = hops.map_err(unknown)?;
+        if hops.is_empty() && self.path.ask(|agent, _| agent.hops().next().is_none()) {
+            return Err(unknown("its record names no address and no relay".into()));
+        }
+        self.add_hops(shared, &hops, Source::Record, link);
+        Ok(())
+    }
+
+    fn unreachable(&self, what: &str, also: Option<NetError>) -> NetError {
+        let hops: Vec<String> =
+            self.path.ask(|agent, _| agent.hops().map(|hop| hop.to_string()).collect());
+        let also = also.map(|e| format!("; {e}")).unwrap_or_default();
+        let reason = format!("{what} (tried {}){also}", hops.join(", "));
+        NetError::Unreachable { node: self.node, reason }
+    }
+}

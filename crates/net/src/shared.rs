@@ -1,0 +1,171 @@
+//! What all parts of a node's presence share.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use gvpn_dataplane::{DataPlane, Hop};
+use gvpn_identity::{Identity, tls};
+use gvpn_model::{NetworkId, NodeId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Incoming, NetError, Stream,
+    addresses::Addresses,
+    connection::{Command, Conn},
+    endpoint::Quic,
+    lanes::Lanes,
+    link::{Link, Links},
+    path::{PathEvent, PeerPath},
+    peer::Peer,
+    relays::Relays,
+};
+
+/// How many streams may wait for a service to take them.
+const BACKLOG: usize = 64;
+
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) plane: DataPlane,
+    pub(crate) quic: Quic,
+    pub(crate) links: Arc<Links>,
+    pub(crate) lanes: Lanes,
+    pub(crate) relays: Relays,
+    pub(crate) addresses: Addresses,
+    /// Whether this CPU has AES instructions.
+    pub(crate) aes: bool,
+    pub(crate) path_events: mpsc::UnboundedSender<PathEvent>,
+    pub(crate) ended: CancellationToken,
+    pub(crate) peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
+    pub(crate) services: Mutex<HashMap<&'static str, mpsc::Sender<Incoming>>>,
+    /// Which nodes may have lanes of which networks.
+    pub(crate) shares: RwLock<HashMap<NetworkId, HashSet<NodeId>>>,
+}
+
+impl Shared {
+    /// Runs a task until it, or the net, ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// The peer with this id, made if need be.
+    pub(crate) fn peer(&self, node: NodeId) -> Arc<Peer> {
+        let mut peers = self.peers.lock();
+        if let Some(peer) = peers.get(&node) {
+            return Arc::clone(peer);
+        }
+        let path =
+            PeerPath::new(node, self.plane.clone(), self.path_events.clone(), rand::random());
+        self.spawn(Arc::clone(&path).run());
+        let peer = Peer::new(node, path);
+        peers.insert(node, Arc::clone(&peer));
+        peer
+    }
+
+    /// Calls whoever a link leads to.
+    pub(crate) fn call(
+        &self,
+        link: &Link,
+        node: Option<NodeId>,
+    ) -> Result<quinn::Connecting, NetError> {
+        let name = tls::server_name(node);
+        self.quic
+            .endpoint
+            .connect_with(self.quic.client.clone(), link.address(), &name)
+            .map_err(|e| NetError::Start(e.to_string()))
+    }
+
+    /// Calls whoever answers at an address.
+    pub(crate) async fn call_addr(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+    ) -> Result<(Arc<Peer>, Arc<Conn>), String> {
+        let link = self.links.call_hop(Hop::Direct(addr));
+        let called = async {
+            let quic = self.call(&link, None).map_err(|e| e.to_string())?;
+            let quic = quic.await.map_err(|e| e.to_string())?;
+            Conn::adopt(self, quic, Arc::clone(&link), true).map_err(|e| e.to_string())
+        };
+        let called = called.await;
+        if called.is_err() {
+            self.links.remove(&link);
+        }
+        called
+    }
+
+    /// Whether a peer may have a lane of a network.
+    pub(crate) fn allowed(&self, network: NetworkId, peer: NodeId) -> bool {
+        self.shares.read().get(&network).is_some_and(|peers| peers.contains(&peer))
+    }
+
+    /// The addresses at which this node may be reached.
+    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
+        self.addresses.all()
+    }
+
+    /// Another node sees this one at an address.
+    pub(crate) fn observed(&self, addr: SocketAddr) {
+        if self.addresses.observe(addr) {
+            tracing::debug!(%addr, "observed address");
+            self.tell_addrs();
+        }
+    }
+
+    /// This node's own addresses changed.
+    pub(crate) fn readdressed(&self) {
+        tracing::info!(addrs = ?self.addrs(), "this node's addresses changed");
+        let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
+        for peer in peers.iter().filter(|p| p.path.active().is_some()) {
+            peer.path.tell(|agent, now| agent.local_change(now));
+        }
+        self.tell_addrs();
+    }
+
+    /// Tells relays and peers where this node is.
+    fn tell_addrs(&self) {
+        self.relays.publish();
+        let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
+        for conn in peers.iter().filter_map(|peer| peer.usable()) {
+            conn.command(Command::Punch(self.addrs()));
+        }
+    }
+
+    /// Hands a stream to the service it is for.
+    pub(crate) async fn serve(&self, service: &str, mut stream: Stream) {
+        let server = self.services.lock().get(service).cloned();
+        let Some(server) = server.filter(|server| !server.is_closed()) else {
+            return stream.refuse("this node does not serve that").await;
+        };
+        let peer = stream.peer();
+        if stream.accept().await.is_err() {
+            return;
+        }
+        if let Err(error) = server.send(Incoming { peer, stream }).await {
+            tracing::debug!(service, %peer, "service is gone");
+            drop(error);
+        }
+    }
+
+    /// Registers a service.
+    pub(crate) fn register(&self, service: &'static str) -> mpsc::Receiver<Incoming> {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        self.services.lock().insert(service, sender);
+        receiver
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("node", &self.identity.node_id()).finish_non_exhaustive()
+    }
+}

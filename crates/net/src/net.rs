@@ -126,11 +126,6 @@ impl Net {
         self.shared().relays.connected()
     }
 
-    /// The data plane that carries payload packets.
-    pub fn dataplane(&self) -> &gvpn_dataplane::DataPlane {
-        unimplemented!()
-    }
-
     /// Addresses where `node` may be found, besides what the registry knows.
     pub fn add_peer_addrs(&self, node: NodeId, addrs: Vec<SocketAddr>) {
         self.shared().peer(node).path.tell(|agent, now| {

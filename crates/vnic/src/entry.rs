@@ -3,11 +3,30 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
 };
+
+/// Makes `command` run in the namespaces of the process `pid`, such as another program's
+/// [`Namespace::pid`](crate::Namespace::pid), when it is spawned; as
+/// [`Namespace::enter`](crate::Namespace::enter) does for one's own.
+///
+/// # Errors
+/// When there is no such process, or it belongs to someone else.
+pub fn enter_process(pid: u32, command: &mut Command, as_caller: bool) -> io::Result<()> {
+    // SAFETY: plain system call; the descriptor it returns belongs to nobody else.
+    let pidfd = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
+        check(fd)?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    let user = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
+    let users = user(&pid.to_string())? != user("self")?;
+    enter(command, pidfd, users, as_caller);
+    Ok(())
+}
 
 /// Makes `command` enter the namespaces of the process that `pidfd` means, when it is spawned.
 pub(crate) fn enter(command: &mut Command, pidfd: OwnedFd, users: bool, as_caller: bool) {

@@ -1,0 +1,11 @@
+//! The commands that talk to a daemon.
+
+pub(crate) mod activity;
+pub(crate) mod agreement;
+pub(crate) mod gate;
+pub(crate) mod inside;
+pub(crate) mod keys;
+pub(crate) mod net;
+pub(crate) mod node;
+pub(crate) mod progress;
+pub(crate) mod status;

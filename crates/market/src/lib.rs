@@ -10,6 +10,7 @@ mod engine;
 mod event;
 mod message;
 mod offer_book;
+mod offer_exchange;
 mod property;
 pub mod provider;
 
@@ -29,4 +30,5 @@ pub use message::{MarketMessage, Transmit, WireProposal};
 pub use offer_book::{
     BookChange, MAX_OFFERS, MAX_SHEET, MAX_VALIDITY, OfferBook, OfferSheet, SheetError, SignedSheet,
 };
+pub use offer_exchange::{MAX_ANSWER, MAX_WAIT_MS, OFFERS, OfferDesk, OfferReply, OfferRequest};
 pub use property::{MAX_BYTES, MAX_PROPERTIES, Properties, PropertyError};

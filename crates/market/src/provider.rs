@@ -1,5 +1,6 @@
 //! A provider that bargains by itself: what it offers, and how it answers.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -74,6 +75,8 @@ pub struct Capabilities {
     pub address: String,
     /// Whether other nodes can reach this one at a public address.
     pub public: bool,
+    /// Further properties.
+    pub more: Properties,
 }
 
 impl Preset {
@@ -131,6 +134,9 @@ impl Preset {
             let name = format!("golem.com.payment.platform.{platform}.address");
             properties.set(name, can.address.clone());
         }
+        for (name, value) in can.more.iter() {
+            properties.set(name, value.clone());
+        }
         let constraints = format!(
             "(&\n  (golem.srv.comp.expiration>1)\n  (golem.node.debug.subnet={})\n)",
             crate::constraint::Literal::plain(&can.subnet)
@@ -163,27 +169,57 @@ pub enum Package {
         /// Its hash, 56 hexadecimal digits.
         sha3: Option<String>,
     },
-    /// A payload manifest (Base64 of JSON), as the demand carries it.
-    Manifest(String),
     /// Nothing: the runtime brings its own.
     None,
 }
 
-/// The package that a demand names.
-pub fn package(demand: &Demand) -> Package {
+/// The package that a demand names, itself or in its payload manifest.
+///
+/// # Errors
+/// A message that says why the manifest cannot be used.
+pub fn package(demand: &Demand) -> Result<Package, String> {
     let properties = &demand.draft.properties;
     if let Some(manifest) = properties.text("golem.srv.comp.payload") {
-        return Package::Manifest(manifest.to_owned());
+        return manifest_package(manifest);
     }
-    let Some(text) = properties.text("golem.srv.comp.task_package") else { return Package::None };
+    let Some(text) = properties.text("golem.srv.comp.task_package") else {
+        return Ok(Package::None);
+    };
     // hash:sha3:HEX:URL, or a plain URL.
     let parts: Vec<_> = text.splitn(4, ':').collect();
-    match parts.as_slice() {
+    Ok(match parts.as_slice() {
         ["hash", "sha3", hash, url] => {
             Package::Image { url: (*url).to_owned(), sha3: Some((*hash).to_lowercase()) }
         }
         _ => Package::Image { url: text.to_owned(), sha3: None },
+    })
+}
+
+/// The first payload of a manifest: Base64 of JSON.
+fn manifest_package(manifest: &str) -> Result<Package, String> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        payload: Vec<Payload>,
     }
+    #[derive(Deserialize)]
+    struct Payload {
+        urls: Vec<String>,
+        hash: Option<String>,
+    }
+    let bytes = BASE64_STANDARD
+        .decode(manifest.trim())
+        .map_err(|e| format!("the payload manifest is not Base64: {e}"))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .map_err(|e| format!("the payload manifest is not valid: {e}"))?;
+    let payload = manifest.payload.first().ok_or("the payload manifest names no payload")?;
+    let url = payload.urls.first().ok_or("the payload manifest names no URL of an image")?;
+    // sha3:HEX or sha3-224:HEX.
+    let sha3 = match payload.hash.as_deref().map(|h| h.split_once(':')) {
+        None => None,
+        Some(Some(("sha3" | "sha3-224", hash))) => Some(hash.to_lowercase()),
+        Some(_) => return Err("the payload manifest's hash is not sha3:HEX".to_owned()),
+    };
+    Ok(Package::Image { url: url.clone(), sha3 })
 }
 
 /// The payment platform that both sides settled on, and the requestor's address on it.
@@ -287,10 +323,17 @@ mod tests {
                 json!({"golem.srv.comp.task_package": "http://r/x"}),
                 Package::Image { url: "http://r/x".into(), sha3: None },
             ),
-            (json!({"golem.srv.comp.payload": "e30="}), Package::Manifest("e30=".into())),
+            (
+                json!({"golem.srv.comp.payload": BASE64_STANDARD.encode(
+                    r#"{"version": "0.1.0", "payload": [{"urls": ["http://r/x"], "hash": "sha3:AB"}]}"#)}),
+                Package::Image { url: "http://r/x".into(), sha3: Some("ab".into()) },
+            ),
             (json!({}), Package::None),
         ] {
-            assert_eq!(package(&demand(json)), want);
+            assert_eq!(package(&demand(json)), Ok(want));
+        }
+        for bad in ["%", "e30=", "eyJwYXlsb2FkIjogW119"] {
+            assert!(package(&demand(json!({"golem.srv.comp.payload": bad}))).is_err());
         }
         let platform = |json| chosen_platform(&demand(json));
         assert_eq!(platform(json!({})), None);

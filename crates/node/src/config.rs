@@ -6,7 +6,7 @@ use gvpn_identity::Identity;
 use gvpn_model::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::AgreementSpec;
+use crate::{AgreementSpec, MarketConfig};
 
 /// Everything [`Node::start`](crate::Node::start) needs.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// The TUN device node.
     pub tun_device: PathBuf,
+    /// How the node takes part in the market.
+    pub market: MarketConfig,
 }
 
 impl NodeConfig {
@@ -42,6 +44,7 @@ impl NodeConfig {
             exe: PathBuf::from("/proc/self/exe"),
             tun_device: std::env::var_os("GVPN_TUN")
                 .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
+            market: MarketConfig::default(),
         }
     }
 }

@@ -8,8 +8,8 @@ use gvpn_store::Store;
 use serde::Serialize;
 
 use crate::{
-    Activities, Agreements, Files, Keys, Networks, NodeConfig, NodeError, ProviderPolicy,
-    core::Core, metrics,
+    Activities, Agreements, Files, Keys, Markets, Networks, NodeConfig, NodeError, Payments,
+    ProviderPolicy, core::Core, metrics,
 };
 
 /// A running node. Clones are handles of the same one.
@@ -25,6 +25,8 @@ struct Inner {
     activities: Activities,
     files: Files,
     keys: Keys,
+    payments: Payments,
+    markets: Markets,
 }
 
 /// What a node is doing.
@@ -65,7 +67,10 @@ impl Node {
         let files = Files::start(&core);
         let activities = Activities::start(&core, &networks, &agreements, &files).await?;
         let keys = Keys::new(&core);
-        let inner = Inner { core, networks, agreements, activities, files, keys };
+        let payments = Payments::start(&core, &agreements, &activities)?;
+        let markets = Markets::start(&core, &agreements, &activities, &payments)?;
+        let inner =
+            Inner { core, networks, agreements, activities, files, keys, payments, markets };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -112,6 +117,16 @@ impl Node {
     /// App keys of its API.
     pub fn keys(&self) -> &Keys {
         &self.inner.keys
+    }
+
+    /// Its part in the market, as requestor and as provider.
+    pub fn markets(&self) -> &Markets {
+        &self.inner.markets
+    }
+
+    /// Its payment documents.
+    pub fn payments(&self) -> &Payments {
+        &self.inner.payments
     }
 
     /// The peers it talks to.

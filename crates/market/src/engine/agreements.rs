@@ -313,6 +313,30 @@ impl Market {
         LongPoll::decide(events, now, deadline)
     }
 
+    /// The provider's approval came, but this node cannot go through with it: both sides treat the
+    /// agreement as over.
+    pub fn decline_approval(&mut self, now: DateTime<Utc>, id: AgreementId, reason: Reason) {
+        let Ok(deal) = self.deal(Side::Requestor, id) else { return };
+        if deal.agreement.state != AgreementState::Pending {
+            return;
+        }
+        let to = deal.agreement.offer.provider_id;
+        let reason = Some(reason);
+        let signature = self.identity.sign(TERMINATED, id.as_bytes());
+        let message =
+            MarketMessage::TerminateAgreement { agreement: id, reason: reason.clone(), signature };
+        self.send(to, message);
+        self.on_agreement_rejected(now, to, id, reason);
+    }
+
+    /// Agreements in force, with this node's side.
+    pub fn in_force_now(&self) -> impl Iterator<Item = (&Agreement, Side)> {
+        self.deals
+            .values()
+            .filter(|d| d.agreement.state == AgreementState::Approved)
+            .map(|d| (&d.agreement, d.side))
+    }
+
     pub(super) fn on_agreement_proposed(
         &mut self,
         now: DateTime<Utc>,

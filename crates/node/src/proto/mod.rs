@@ -33,3 +33,7 @@ pub const TRACE: &str = "gvpn.trace.1";
 pub const CAPTURE: &str = "gvpn.capture.1";
 /// Files.
 pub const FILE: &str = "gvpn.file.1";
+/// The market: one [`gvpn_market::MarketMessage`] a request, answered with nothing.
+pub const MARKET: &str = "gvpn.market.1";
+/// Payment: one [`gvpn_payment::PaymentMessage`] a request, answered with nothing.
+pub const PAYMENT: &str = "gvpn.payment.1";

@@ -1,0 +1,71 @@
+//! What this host can offer, as far as it can be found out.
+
+use gvpn_market::{Properties, provider::Capabilities};
+use gvpn_payment::KNOWN_PLATFORMS;
+use serde_json::json;
+
+use super::binding::RUNTIME;
+use crate::{ProviderPolicy, core::Core};
+
+/// The name under which Golem's clients ask for a runtime. Their virtual machine images run in the
+/// sandbox too, so it goes by that name.
+fn market_name(runtime: &str) -> &str {
+    match runtime {
+        "sandbox" => "vm",
+        other => other,
+    }
+}
+
+pub(super) fn probe(core: &Core, policy: &ProviderPolicy, runtime: &str) -> Capabilities {
+    let market = &core.config.market;
+    let cores = policy.cpu_cores.max(1.0) as u32;
+    let threads = std::thread::available_parallelism().map_or(cores, |n| n.get() as u32);
+    let more: Properties =
+        [(RUNTIME, json!(runtime)), ("golem.activity.caps.transfer.report-progress", json!(false))]
+            .into_iter()
+            .collect();
+    Capabilities {
+        node_name: market.node_name.clone(),
+        subnet: market.subnet.clone(),
+        runtime: market_name(runtime).to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: features(core),
+        cpu_cores: cores,
+        cpu_threads: threads.min(cores.max(1)),
+        cpu_architecture: std::env::consts::ARCH.to_owned(),
+        cpu_brand: cpu_brand(),
+        mem_gib: policy.mem_gib,
+        storage_gib: policy.storage_gib,
+        transfer: ["gftp", "http", "https"].map(str::to_owned).to_vec(),
+        platforms: KNOWN_PLATFORMS
+            .iter()
+            .map(|p| (*p).to_owned())
+            .chain(market.platforms.iter().cloned())
+            .collect(),
+        address: core.me.to_string(),
+        public: false,
+        more,
+    }
+}
+
+/// `vpn` needs a TUN device that this process may open.
+fn features(core: &Core) -> Vec<String> {
+    let tun = std::fs::OpenOptions::new().read(true).write(true).open(&core.config.tun_device);
+    match tun {
+        Ok(_) => vec!["vpn".to_owned(), "manifest-support".to_owned()],
+        Err(error) => {
+            tracing::warn!(
+                device = %core.config.tun_device.display(), %error,
+                "no TUN device: what is offered here has no `vpn` capability"
+            );
+            vec!["manifest-support".to_owned()]
+        }
+    }
+}
+
+fn cpu_brand() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or_else(|| "unknown".to_owned(), |(_, brand)| brand.trim().to_owned())
+}

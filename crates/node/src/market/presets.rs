@@ -1,0 +1,81 @@
+//! Price lists of a provider.
+
+use std::sync::Arc;
+
+use gvpn_market::provider::Preset;
+use parking_lot::RwLock;
+
+use super::Markets;
+use crate::{NodeError, core::Core};
+
+const KIND: &str = "preset";
+
+/// The node's presets. As long as none was ever made, each runtime of the policy has one that asks
+/// for nothing.
+pub(super) struct Presets {
+    kept: RwLock<Vec<Preset>>,
+}
+
+impl Presets {
+    pub(super) fn open(core: &Arc<Core>) -> Result<Self, NodeError> {
+        Ok(Self { kept: RwLock::new(core.store.documents(KIND)?) })
+    }
+}
+
+impl Markets {
+    /// The provider's presets.
+    pub fn presets(&self) -> Vec<Preset> {
+        let kept = self.inner.presets.kept.read().clone();
+        if !kept.is_empty() {
+            return kept;
+        }
+        let runtimes = self.inner.agreements.policy().map(|p| p.runtimes).unwrap_or_default();
+        runtimes
+            .into_iter()
+            .map(|runtime| Preset { name: runtime.clone(), runtime, ..Preset::default() })
+            .collect()
+    }
+
+    /// Makes a preset, or replaces the one of its name.
+    ///
+    /// # Errors
+    /// `Invalid` for prices that are none.
+    pub fn put_preset(&self, preset: Preset) -> Result<(), NodeError> {
+        preset.check().map_err(NodeError::invalid)?;
+        let mut all = self.presets();
+        match all.iter_mut().find(|p| p.name == preset.name) {
+            Some(old) => *old = preset,
+            None => all.push(preset),
+        }
+        self.keep_presets(all)
+    }
+
+    /// Removes a preset. The last one cannot be removed, only be made inactive.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for the last one.
+    pub fn remove_preset(&self, name: &str) -> Result<(), NodeError> {
+        let mut all = self.presets();
+        let before = all.len();
+        all.retain(|p| p.name != name);
+        if all.len() == before {
+            return Err(NodeError::not_found(format!("there is no preset `{name}`")));
+        }
+        if all.is_empty() {
+            return Err(NodeError::conflict(format!(
+                "`{name}` is the last preset: make it inactive if nothing shall be offered"
+            )));
+        }
+        self.inner.core.store.remove_document(KIND, name)?;
+        self.keep_presets(all)
+    }
+
+    fn keep_presets(&self, all: Vec<Preset>) -> Result<(), NodeError> {
+        for preset in &all {
+            self.inner.core.store.put_document(KIND, &preset.name, preset)?;
+        }
+        *self.inner.presets.kept.write() = all;
+        self.agent_renews();
+        Ok(())
+    }
+}

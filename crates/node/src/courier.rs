@@ -32,9 +32,11 @@ impl<M: Send + 'static> Courier<M> {
         deliver: impl Fn(M) -> F + Send + Sync + 'static,
     ) {
         let mut queues = self.queues.lock();
-        let message = match queues.get(&to).map(|queue| queue.send(message)) {
-            Some(Ok(())) => return,
-            Some(Err(mpsc::error::SendError(message))) => message,
+        let message = match queues.get(&to) {
+            Some(queue) => match queue.send(message) {
+                Ok(()) => return,
+                Err(mpsc::error::SendError(message)) => message,
+            },
             None => message,
         };
         let (sender, receiver) = mpsc::unbounded_channel();

@@ -32,7 +32,7 @@ pub use config::{NodeConfig, ProviderPolicy};
 pub use error::{ErrorKind, NodeError};
 pub use files::Files;
 pub use keys::{AppKey, Keys};
-pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, RuleRow, Tap};
 pub use market::{MarketConfig, Markets, ScanId, ScanRequest};
+pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, RuleRow, Tap};
 pub use node::{Node, NodeStatus};
 pub use payment::Payments;

@@ -9,7 +9,8 @@ use gvpn_model::{NetworkId, NodeId};
 use gvpn_switch::Table;
 
 use crate::{
-    AttachError, LaneSpec, LaneStats, NetworkStats, Nic, PortId, PortStats, Route,
+    AttachError, Capture, CaptureSpec, LaneSpec, LaneStats, NetworkStats, Nic, PortId, PortStats,
+    Route,
     core::Core,
     network::{Network, State, Tap, Target},
     peer::{Lane, Peer, Slot},
@@ -119,8 +120,30 @@ impl Control {
         self.forget_closed(core);
         let Some(port) = self.ports.remove(&id.0) else { return };
         core.worker_of(id.0).poll.remove(port.raw());
+        self.forget_groups(&port);
         self.publish_ports(core);
         self.publish(port.network.id);
+    }
+
+    pub(crate) fn refresh_groups(&self, now: u64) {
+        for (id, table) in &self.tables {
+            table.live().expire(now);
+            let members = self
+                .ports
+                .values()
+                .filter(|port| port.network.id == *id && matches!(port.owner, Owner::Member(_)));
+            let queries = table.membership_queries();
+            for port in members {
+                for query in &queries {
+                    // A vNIC that is full, or not up yet, is asked again the next time.
+                    let _ = port.nic.send_packet(query);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn capture(&mut self, id: NetworkId, spec: CaptureSpec) -> Capture {
+        self.network(id).captures.start(spec)
     }
 
     pub(crate) fn port_stats(&self) -> Vec<PortStats> {
@@ -187,8 +210,18 @@ impl Control {
     fn forget_closed(&mut self, core: &Core) {
         for id in std::mem::take(&mut *core.closed.lock()) {
             if let Some(port) = self.ports.remove(&id) {
+                self.forget_groups(&port);
                 self.publish(port.network.id);
             }
+        }
+    }
+
+    /// A payload that is gone listens to no multicast groups.
+    fn forget_groups(&self, port: &Port) {
+        if let (Owner::Member(member), Some(table)) =
+            (port.owner, self.tables.get(&port.network.id))
+        {
+            table.live().forget_member(member);
         }
     }
 

@@ -11,6 +11,7 @@
 //! `docs/dataplane.md` describes the messages and the life of a packet.
 
 mod attach;
+mod capture;
 mod config;
 mod control;
 mod core;
@@ -35,6 +36,7 @@ mod udp;
 mod worker;
 
 pub use attach::{AttachError, Nic, PortId, PortSpec};
+pub use capture::{Capture, CaptureSpec, Captured};
 pub use config::{Config, Offloads, StartError};
 pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
 pub use drops::Drop;

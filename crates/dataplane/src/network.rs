@@ -6,13 +6,14 @@ use arc_swap::ArcSwapOption;
 use gvpn_model::NetworkId;
 use gvpn_switch::{MemberIx, Table};
 
-use crate::{peer::Slot, port::Port};
+use crate::{capture::Captures, peer::Slot, port::Port};
 
 /// One network; its state is swapped whole.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) id: NetworkId,
     pub(crate) state: ArcSwapOption<State>,
+    pub(crate) captures: Captures,
 }
 
 /// A snapshot of a network.
@@ -48,7 +49,7 @@ pub(crate) struct Tap {
 
 impl Network {
     pub(crate) fn new(id: NetworkId) -> Self {
-        Self { id, state: ArcSwapOption::empty() }
+        Self { id, state: ArcSwapOption::empty(), captures: Captures::default() }
     }
 }
 

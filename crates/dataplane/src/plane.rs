@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    AttachError, Config, Datagram, DatagramReceiver, Event, LaneSpec, Nic, Offloads, PeerActivity,
-    PortId, PortSpec, Route, SendError, StartError, Stats,
+    AttachError, Capture, CaptureSpec, Config, Datagram, DatagramReceiver, Event, LaneSpec, Nic,
+    Offloads, PeerActivity, PortId, PortSpec, Route, SendError, StartError, Stats,
     control::{Control, lane_stats},
     core::{Core, WorkerState},
     counters::Counters,
@@ -147,6 +147,18 @@ impl DataPlane {
     /// Detaches a port and closes its descriptor.
     pub fn detach(&self, port: PortId) {
         self.shared.control.lock().detach(&self.shared.core, port);
+    }
+
+    /// Asks every payload which multicast groups it listens to, and forgets those that none has
+    /// confirmed for long. To be called every two minutes.
+    pub fn refresh_groups(&self) {
+        let (_, now) = self.shared.core.now();
+        self.shared.control.lock().refresh_groups(now);
+    }
+
+    /// Captures a network's packets on this node until the returned value is dropped.
+    pub fn capture(&self, network: NetworkId, spec: CaptureSpec) -> Capture {
+        self.shared.control.lock().capture(network, spec)
     }
 
     /// Sends a datagram of the QUIC lane.

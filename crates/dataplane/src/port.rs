@@ -12,6 +12,7 @@ use std::{
 
 use gvpn_model::MemberId;
 use gvpn_packet::{Gso, Packet, Segments, VnetHdr, complete_checksum};
+use gvpn_switch::capture::Direction;
 
 use crate::{
     Drop, Nic, PortId,
@@ -90,6 +91,9 @@ impl Port {
         scratch: &mut Scratch,
         counters: &Counters,
     ) {
+        if self.network.captures.any() {
+            self.network.captures.note(Direction::Inbound, &parts[1..]);
+        }
         let bytes: usize = parts[1..].iter().map(|part| part.len()).sum();
         let whole = self.nic.takes_super_packets()
             && (self.uso.load(Relaxed) || hdr.gso() != Ok(Some(Gso::Udp)));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use gvpn_packet::{MAX_PACKET, VNET_LEN, VnetHdr};
-use gvpn_switch::{DropReason, MemberIx, Verdict};
+use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction};
 
 use crate::{
     Drop, Event,
@@ -63,13 +63,8 @@ impl Worker {
                 return;
             }
             let (now, nanos) = core.now();
-            let cx = Context {
-                core: &core,
-                sockets: &me.sockets,
-                counters: &me.counters,
-                now,
-                nanos,
-            };
+            let cx =
+                Context { core: &core, sockets: &me.sockets, counters: &me.counters, now, nanos };
             for event in &ready {
                 match event {
                     Ready::Wake => self.release(&cx, std::mem::take(&mut *me.releases.lock())),
@@ -121,6 +116,10 @@ impl Worker {
                     (Some(state), Some(from)) => {
                         let packets = packets_in(&hdr, packet);
                         port.note_in(packets, packet.len() as u64);
+                        if port.network.captures.any() {
+                            let parts = &[IoSlice::new(packet)];
+                            port.network.captures.note(Direction::Outbound, parts);
+                        }
                         self.forward(cx, port, state, from, &hdr, packet, packets);
                     }
                     _ => cx.counters.drop(Drop::NotAMember, 1),
@@ -194,7 +193,12 @@ impl Worker {
                     self.reply(cx, port, &reply);
                 }
             }
-            Verdict::Drop(reason) => cx.counters.switch_drop(reason, packets),
+            Verdict::Drop(reason) => {
+                cx.counters.switch_drop(reason, packets);
+                if let Some(message) = state.table.refusal(packet, reason, cx.nanos) {
+                    self.reply(cx, port, &message);
+                }
+            }
         }
     }
 

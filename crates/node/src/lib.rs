@@ -33,6 +33,8 @@ pub use error::{ErrorKind, NodeError};
 pub use files::Files;
 pub use keys::{AppKey, Keys};
 pub use market::{MarketConfig, Markets, ScanId, ScanRequest};
-pub use networks::{NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, RuleRow, Tap};
+pub use networks::{
+    CaptureStream, CaptureWish, NetworkInfo, NetworkSpec, Networks, NodeRow, Progress, RuleRow, Tap,
+};
 pub use node::{Node, NodeStatus};
 pub use payment::Payments;

@@ -2,6 +2,7 @@
 
 mod activities;
 mod agreements;
+mod capture;
 mod files;
 mod keys;
 mod members;
@@ -37,6 +38,7 @@ pub(crate) fn router() -> Router<ApiState> {
         )
         .route("/net/{id}/rules", get(policy::rules).post(policy::add_rule))
         .route("/net/{id}/rules/{rule}", delete(policy::remove_rule))
+        .route("/net/{id}/capture", get(capture::capture))
         .route("/net/{id}/trace", post(policy::trace))
         .route("/net/{id}/members", get(members::list).post(members::add))
         .route(

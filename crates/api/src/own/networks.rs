@@ -36,6 +36,7 @@ use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::netw
     super::policy::add_rule,
     super::policy::remove_rule,
     super::policy::trace,
+    super::capture::capture,
     super::members::list,
     super::members::add,
     super::members::show,

@@ -1,5 +1,6 @@
 //! Networks: those that this node owns, and its memberships in others'.
 
+mod capture;
 mod gate;
 mod info;
 mod live;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 
 use crate::{NodeError, core::Core};
 
+pub use capture::{CaptureStream, CaptureWish};
 pub use gate::Tap;
 pub use info::{NetworkInfo, NetworkSpec, NodeRow, Progress};
 pub use live::RuleRow;
@@ -69,6 +71,7 @@ impl Networks {
         let this = Self { inner: Arc::new(inner) };
         multicast::serve(core, this.local());
         live::serve(core, &this);
+        capture::serve(core, &this);
         service::serve(core, this.inner.memberships.clone(), this.inner.pusher.clone());
         this.resume(core)?;
         Ok(this)

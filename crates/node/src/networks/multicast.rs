@@ -29,6 +29,8 @@ use crate::{
 
 /// Changes are told, and unknown nodes asked, at most this often.
 const PACE: Duration = Duration::from_millis(100);
+/// How often payloads are asked what they listen to (RFC 3376, section 8.2).
+const REFRESH: Duration = Duration::from_secs(125);
 /// How long a node that could not be asked is left alone.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -53,6 +55,14 @@ pub(crate) fn serve(core: &Arc<Core>, local: &Arc<Local>) {
         while let Some(call) = calls.recv().await {
             let (rosters, known) = (rosters.clone(), known.clone());
             inner.spawn(async move { answer(call, &rosters, &known).await });
+        }
+    });
+    let plane = core.dataplane().clone();
+    core.spawn(async move {
+        let mut beat = tokio::time::interval(REFRESH);
+        loop {
+            beat.tick().await;
+            plane.refresh_groups();
         }
     });
     let (inner, rosters) = (core.clone(), local.clone());

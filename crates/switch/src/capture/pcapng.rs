@@ -57,18 +57,25 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Writes a packet, seen at `time` (nanoseconds since 1970).
+    /// Writes a packet of `length` bytes, of which `ip` are the first, seen at `time` (nanoseconds
+    /// since 1970).
     ///
     /// # Errors
     /// Those of the writer underneath.
-    pub fn packet(&mut self, time: u64, direction: Direction, ip: &[u8]) -> io::Result<()> {
+    pub fn packet(
+        &mut self,
+        time: u64,
+        direction: Direction,
+        ip: &[u8],
+        length: usize,
+    ) -> io::Result<()> {
         let kept = if self.snap == 0 { ip.len() } else { ip.len().min(self.snap) };
         let mut body = Vec::with_capacity(kept + 40);
         body.extend(0u32.to_le_bytes());
         body.extend(((time >> 32) as u32).to_le_bytes());
         body.extend((time as u32).to_le_bytes());
         body.extend((kept as u32).to_le_bytes());
-        body.extend((ip.len() as u32).to_le_bytes());
+        body.extend((length.max(ip.len()) as u32).to_le_bytes());
         body.extend(&ip[..kept]);
         pad(&mut body);
         let flags: u32 = match direction {
@@ -97,6 +104,13 @@ impl<W: Write> Writer<W> {
     }
 }
 
+impl Writer<Vec<u8>> {
+    /// What was written since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.to)
+    }
+}
+
 fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
     body.extend(code.to_le_bytes());
     body.extend((value.len() as u16).to_le_bytes());
@@ -115,8 +129,8 @@ mod tests {
     #[test]
     fn blocks_are_whole_and_aligned() {
         let mut writer = Writer::start(Vec::new(), "net", 60).unwrap();
-        writer.packet(0x1_0000_0002, Direction::Inbound, &[0x45; 3]).unwrap();
-        writer.packet(7, Direction::Outbound, &[0x45; 100]).unwrap();
+        writer.packet(0x1_0000_0002, Direction::Inbound, &[0x45; 3], 0).unwrap();
+        writer.packet(7, Direction::Outbound, &[0x45; 100], 100).unwrap();
         let bytes = writer.into_inner();
         let word = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
         let (mut at, mut kinds) = (0, Vec::new());

@@ -50,11 +50,11 @@ pub(crate) fn networks(
 }
 
 /// The member that an applicant may be at `ip`.
-pub(crate) fn member_at<'r>(
-    roster: &'r Roster,
+pub(crate) fn member_at(
+    roster: &Roster,
     ip: IpAddr,
     applicant: Applicant,
-) -> Result<&'r Member, NodeError> {
+) -> Result<&Member, NodeError> {
     let Applicant { me, requestor, activity } = applicant;
     let network = roster.network;
     if roster.owner != requestor {

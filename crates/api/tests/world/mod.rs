@@ -1,0 +1,153 @@
+//! Real nodes on loopback, each with its API on a real socket.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use gvpn_identity::Identity;
+use gvpn_model::NodeId;
+use gvpn_node::{Node, NodeConfig, ProviderPolicy};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode, body::Bytes, header};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a condition may take to come about.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node and its API.
+pub(crate) struct World {
+    pub(crate) node: Node,
+    pub(crate) key: String,
+    pub(crate) api: SocketAddr,
+    identity: Identity,
+    provider: Option<ProviderPolicy>,
+    dir: Arc<TempDir>,
+    server: tokio::task::JoinHandle<()>,
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A status and a JSON body.
+pub(crate) type Answer = (u16, Value);
+
+#[allow(dead_code, reason = "each test crate uses a part")]
+impl World {
+    pub(crate) async fn requestor() -> Self {
+        Self::start(Identity::generate(), None, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    pub(crate) async fn provider(policy: ProviderPolicy) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self::start(Identity::generate(), Some(policy), dir).await
+    }
+
+    async fn start(
+        identity: Identity,
+        provider: Option<ProviderPolicy>,
+        dir: Arc<TempDir>,
+    ) -> Self {
+        let mut config = NodeConfig::new(dir.path().join("data"), identity.clone());
+        config.listen = vec![([127, 0, 0, 1], 0).into()];
+        config.workers = 1;
+        config.provider = provider.clone();
+        let node = Node::start(config).await.unwrap();
+        let key = "the-key-of-this-test".to_owned();
+        node.keys().import("test", &key).unwrap();
+        let (ready, bound) = tokio::sync::oneshot::channel();
+        let served = node.clone();
+        let server = tokio::spawn(async move {
+            let listen = ([127, 0, 0, 1], 0).into();
+            let _ = gvpn_api::serve(served, listen, |addr| ready.send(addr).unwrap()).await;
+        });
+        let api = bound.await.unwrap();
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        Self { node, key, api, identity, provider, dir, server, http }
+    }
+
+    /// Stops and starts again with the same state.
+    pub(crate) async fn restart(self) -> Self {
+        self.node.stop().await;
+        self.server.abort();
+        let _ = self.server.await;
+        drop(self.node);
+        Self::start(self.identity, self.provider, self.dir).await
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes two nodes known to each other.
+    pub(crate) fn introduce(&self, other: &World) {
+        self.node.net().add_peer_addrs(other.id(), other.node.status().listen);
+        other.node.net().add_peer_addrs(self.id(), self.node.status().listen);
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body.to_string())).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, Some(body.to_string())).await
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<String>) -> Answer {
+        let auth = format!("Bearer {}", self.key);
+        self.raw(method, path, body, Some(&auth)).await
+    }
+
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        auth: Option<&str>,
+    ) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(format!("http://{}{path}", self.api));
+        if let Some(auth) = auth {
+            request = request.header(header::AUTHORIZATION, auth);
+        }
+        let request = request.body(Full::from(body.unwrap_or_default())).unwrap();
+        let response = self.http.request(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&body);
+        let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref()));
+        if status != StatusCode::OK {
+            assert!(value["message"].is_string(), "{status} {path}: {value}");
+        }
+        (status.as_u16(), value)
+    }
+
+    /// Makes a network and returns its id.
+    pub(crate) async fn network(&self, ip: &str) -> String {
+        let (status, network) = self.post("/net-api/v1/net", serde_json::json!({ "ip": ip })).await;
+        assert_eq!(status, 200, "{network}");
+        network["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Waits until `condition` holds.
+#[allow(dead_code, reason = "each test crate uses a part")]
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come about");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

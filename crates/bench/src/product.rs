@@ -1,10 +1,19 @@
-//! This product, whole: two daemons, an activity on each, payload to payload.
+//! This product, whole: a relay, two daemons, a payload on each, payload to payload.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use gvpn_lab::{Host, Process};
+use serde_json::Value;
 
 use crate::{
-    bed::Bed,
-    system::{BenchError, System, Tunnel},
+    bed::{A, B, Bed},
+    system::{BenchError, Running, Side, System, Tunnel, io},
 };
 
 /// `gvpn`.
@@ -15,7 +24,7 @@ pub(crate) struct Product {
 impl Product {
     /// The product whose binary this is.
     pub(crate) fn new(binary: &Path) -> Self {
-        Self { binary: binary.to_owned() }
+        Self { binary: fs::canonicalize(binary).unwrap_or_else(|_| binary.to_owned()) }
     }
 }
 
@@ -31,7 +40,179 @@ impl System for Product {
         Err(format!("{} is not there; build it with `make build`", self.binary.display()))
     }
 
-    fn up(&self, _bed: &Bed) -> Result<Tunnel, BenchError> {
-        Err(BenchError::NotUp(0))
+    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+        let dir = tempfile::tempdir().map_err(io("making a directory"))?;
+        let world = World { binary: &self.binary, dir: dir.path() };
+        let relay = world.relay(&bed.a)?;
+        let daemon_a = world.daemon(&bed.a, "a", A, "both")?;
+        let daemon_b = world.daemon(&bed.b, "b", B, "provider")?;
+        let network = world.text(&bed.a, &["net", "create", "10.98.0.0/24", "--json"], "/id")?;
+        let client = world.payload(&bed.a, &bed.a, "a", &network, "10.98.0.2")?;
+        let server = world.payload(&bed.a, &bed.b, "b", &network, "10.98.0.3")?;
+        Ok(Tunnel {
+            client: Box::new(client),
+            server: Box::new(server),
+            address: [10, 98, 0, 3].into(),
+            _guards: vec![Box::new((relay, daemon_a, daemon_b)), Box::new(dir)],
+        })
+    }
+}
+
+/// Where the daemons of one run keep their things.
+struct World<'a> {
+    binary: &'a Path,
+    dir: &'a Path,
+}
+
+impl World<'_> {
+    fn relay(&self, host: &Host) -> Result<Process, BenchError> {
+        self.spawn(host, "relay", &["relay", "--listen", &format!("{A}:7464")])
+    }
+
+    fn daemon(&self, host: &Host, name: &str, ip: &str, role: &str) -> Result<Process, BenchError> {
+        let (listen, relay) = (format!("{ip}:7000"), format!("{A}:7464"));
+        let daemon = self.spawn(
+            host,
+            name,
+            &["daemon", "--role", role, "--listen", &listen, "--relay", &relay],
+        )?;
+        eventually(|| self.output(host, name, &["status", "--json"]))?;
+        Ok(daemon)
+    }
+
+    /// A payload of `owner`'s network on `name`'s daemon, with a program in it that waits.
+    fn payload(
+        &self,
+        owner: &Host,
+        host: &Host,
+        name: &str,
+        network: &str,
+        ip: &str,
+    ) -> Result<Payload, BenchError> {
+        let node = json_text(&self.output(host, name, &["status", "--json"])?, "/nodeId")?;
+        eventually(|| self.output(owner, "a", &["node", "add", network, &node, ip]))?;
+        let image = self.image()?.display().to_string();
+        let net = format!("{network}={ip}");
+        let start = ["activity", "start", &node, "--image", &image, "--net", &net, "--json"];
+        let started = eventually(|| self.output(owner, "a", &start))?;
+        let activity = json_text(&started, "/id")?;
+        let token = format!("86399.{}", ip.replace('.', ""));
+        let mut waiting = self.command(
+            owner,
+            "a",
+            &["activity", "exec", &activity, "/bin/busybox", "sleep", &token],
+        );
+        waiting.inner().stdout(Stdio::null()).stderr(Stdio::null());
+        let waiting = waiting.spawn()?;
+        let pid = eventually(|| process_with(&token))?;
+        Ok(Payload { pid, _waiting: waiting })
+    }
+
+    /// A root file system with one static program.
+    fn image(&self) -> Result<PathBuf, BenchError> {
+        let path = self.dir.join("image.tar");
+        let root = self.dir.join("image");
+        if !path.exists() {
+            fs::create_dir_all(root.join("bin")).map_err(io("making an image"))?;
+            fs::copy("/bin/busybox", root.join("bin/busybox")).map_err(io("copying busybox"))?;
+            let status =
+                Command::new("tar").arg("-cf").arg(&path).arg("-C").arg(&root).arg(".").status();
+            status.map_err(io("packing an image"))?;
+        }
+        Ok(path)
+    }
+
+    fn spawn(&self, host: &Host, name: &str, args: &[&str]) -> Result<Process, BenchError> {
+        let log =
+            fs::File::create(self.dir.join(format!("{name}.log"))).map_err(io("making a log"))?;
+        let mut command = self.command(host, name, args);
+        let copy = log.try_clone().map_err(io("sharing a log"))?;
+        command.inner().stdout(log).stderr(copy);
+        Ok(command.spawn()?)
+    }
+
+    fn command(&self, host: &Host, name: &str, args: &[&str]) -> gvpn_lab::HostCommand {
+        let mut command = host.command(self.binary);
+        command.arg("--data-dir").arg(self.dir.join(name)).args(args);
+        command
+    }
+
+    fn output(&self, host: &Host, name: &str, args: &[&str]) -> Result<Output, BenchError> {
+        let output = self.command(host, name, args).output()?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(BenchError::Figure { program: format!("gvpn {}", args.join(" ")), output: said })
+    }
+
+    fn text(&self, host: &Host, args: &[&str], pointer: &str) -> Result<String, BenchError> {
+        json_text(&self.output(host, "a", args)?, pointer)
+    }
+}
+
+/// The network namespace of a payload.
+struct Payload {
+    pid: u32,
+    _waiting: Process,
+}
+
+impl Payload {
+    fn command(&self, program: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-n", "-t", &self.pid.to_string(), "--"]).args(program);
+        command
+    }
+}
+
+impl Side for Payload {
+    fn output(&self, program: &[&str]) -> Result<Output, BenchError> {
+        self.command(program).output().map_err(io("running a program"))
+    }
+
+    fn start(&self, program: &[&str]) -> Result<Running, BenchError> {
+        let mut command = self.command(program);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(Running::Child).map_err(io("starting a program"))
+    }
+}
+
+/// The process on this machine that has `word` among its arguments and runs in a payload.
+fn process_with(word: &str) -> Result<u32, BenchError> {
+    let is_it = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.first().is_some_and(|first| first.ends_with(b"busybox"))
+                && words.contains(&word.as_bytes())
+        })
+    };
+    fs::read_dir("/proc")
+        .map_err(io("reading /proc"))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(is_it)
+        .ok_or_else(|| BenchError::Figure {
+            program: "sleep".into(),
+            output: "it does not run".into(),
+        })
+}
+
+fn json_text(output: &Output, pointer: &str) -> Result<String, BenchError> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str::<Value>(&text)
+        .ok()
+        .and_then(|json| json.pointer(pointer)?.as_str().map(str::to_owned))
+        .ok_or(BenchError::Figure { program: format!("gvpn ({pointer})"), output: text })
+}
+
+/// Repeats until it works, for half a minute at the most.
+fn eventually<T>(mut attempt: impl FnMut() -> Result<T, BenchError>) -> Result<T, BenchError> {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Err(_) if begin.elapsed() < Duration::from_secs(30) => {
+                thread::sleep(Duration::from_millis(100));
+            }
+            result => return result,
+        }
     }
 }

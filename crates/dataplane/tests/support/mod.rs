@@ -1,0 +1,284 @@
+//! Two or more nodes on loopback, each with vNICs in namespaces of their own.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use gvpn_dataplane::{
+    Config, DataPlane, DatagramReceiver, Event, Hop, LaneSpec, Nic, Offloads, PortId, PortSpec,
+    Route,
+};
+use gvpn_identity::Identity;
+use gvpn_lab::{Host, Lab};
+use gvpn_model::{MemberId, NetworkId, NodeId};
+use gvpn_roster::{MemberSpec, NetworkSpec, OwnerBook, Roster};
+use gvpn_session::{LaneKeys, Suite};
+use gvpn_switch::Table;
+use tokio::sync::mpsc;
+
+pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LOCAL: &str = "127.0.0.1:0";
+
+/// A node: an identity and a running data plane.
+pub struct Node {
+    pub id: NodeId,
+    pub plane: DataPlane,
+    pub events: mpsc::UnboundedReceiver<Event>,
+    pub datagrams: DatagramReceiver,
+}
+
+impl Node {
+    pub fn start(offloads: Offloads) -> Self {
+        Self::with_id(Identity::generate().node_id(), offloads)
+    }
+
+    pub fn with_id(id: NodeId, offloads: Offloads) -> Self {
+        let config = Config { listen: vec![LOCAL.parse().unwrap()], workers: 2, offloads };
+        let (plane, events, datagrams) = DataPlane::start(config).unwrap();
+        Self { id, plane, events, datagrams }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.plane.local_addrs()[0]
+    }
+
+    pub fn attach(&self, network: NetworkId, member: MemberId, nic: Nic) -> PortId {
+        self.plane.attach(PortSpec { network, member, nic }).unwrap()
+    }
+
+    /// Drops by reason that are not in `allowed`.
+    pub fn drops_except(&self, allowed: &[&str]) -> Vec<(&'static str, u64)> {
+        let mut drops = self.plane.stats().drops;
+        drops.retain(|(name, _)| !allowed.contains(name));
+        drops
+    }
+
+    pub fn dropped(&self, reason: &str) -> u64 {
+        let drops = self.plane.stats().drops;
+        drops.iter().find(|(name, _)| *name == reason).map_or(0, |(_, n)| *n)
+    }
+
+    pub fn wait_event(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            match self.events.try_recv() {
+                Ok(event) if wanted(&event) => return event,
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        panic!("no event: {what}");
+    }
+}
+
+/// A network whose members are named by node, with addresses 10.77.0.2, .3, ... and fd77::2, ...
+pub struct Net {
+    pub roster: Roster,
+    pub members: Vec<MemberId>,
+}
+
+pub fn network(owner: &Identity, nodes: &[NodeId]) -> Net {
+    let mut spec = NetworkSpec::new("10.77.0.0/24".parse().unwrap());
+    spec.subnets.push(("fd77::/64".parse().unwrap(), None));
+    let mut book = OwnerBook::create(owner.clone(), [7; 16], spec).unwrap();
+    let members = nodes
+        .iter()
+        .enumerate()
+        .map(|(i, node)| {
+            let ips = vec![v4(i), v6(i)];
+            book.add_member(MemberSpec::new(*node, ips)).unwrap()
+        })
+        .collect();
+    Net { roster: book.roster().clone(), members }
+}
+
+pub fn v4(index: usize) -> IpAddr {
+    format!("10.77.0.{}", index + 2).parse().unwrap()
+}
+
+pub fn v6(index: usize) -> IpAddr {
+    format!("fd77::{}", index + 2).parse().unwrap()
+}
+
+impl Net {
+    pub fn id(&self) -> NetworkId {
+        self.roster.network
+    }
+
+    pub fn table(&self, me: NodeId) -> Arc<Table> {
+        Arc::new(Table::build(&self.roster, me))
+    }
+}
+
+/// How a host's vNIC is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Vnet,
+    Plain,
+}
+
+/// A host with a TUN that has member `index`'s addresses.
+pub fn tun(host: &Host, index: usize, kind: Kind, mtu: u16) -> Nic {
+    let fd = host.enter(|| open_tun(kind)).unwrap();
+    let mtu = mtu.to_string();
+    host.ip(["addr", "add", &format!("{}/24", v4(index)), "dev", "tun0"]).unwrap();
+    host.ip(["addr", "add", &format!("{}/64", v6(index)), "dev", "tun0", "nodad"]).unwrap();
+    host.ip(["link", "set", "tun0", "mtu", &mtu, "gso_max_size", "60000", "up"]).unwrap();
+    match kind {
+        Kind::Vnet => Nic::TunVnet(fd),
+        Kind::Plain => Nic::Tun(fd),
+    }
+}
+
+fn open_tun(kind: Kind) -> OwnedFd {
+    let fd = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    assert!(fd >= 0, "cannot open /dev/net/tun: {}", std::io::Error::last_os_error());
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
+        *to = *from as libc::c_char;
+    }
+    let vnet = if kind == Kind::Vnet { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | vnet) as i16;
+    let made = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    assert!(made >= 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+    if kind == Kind::Vnet {
+        // Checksum, TSO for both families with ECN, USO for both families.
+        let offloads = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
+        let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, offloads) };
+        assert!(set >= 0, "TUNSETOFFLOAD: {}", std::io::Error::last_os_error());
+    }
+    fd
+}
+
+/// Keys of both ends of a lane that differ with `seed`.
+pub fn keys(seed: u8, suite: Suite) -> (LaneKeys, LaneKeys) {
+    let mut output = [seed; 64];
+    output[32..].fill(!seed);
+    (LaneKeys::from_exporter(suite, &output, true), LaneKeys::from_exporter(suite, &output, false))
+}
+
+/// Adds and activates a lane between two nodes; indices follow from `seed`.
+pub fn lane(a: &Node, b: &Node, network: Option<NetworkId>, seed: u8) {
+    lane_of(a, b, network, seed, Suite::Aes256Gcm);
+}
+
+pub fn lane_of(a: &Node, b: &Node, network: Option<NetworkId>, seed: u8, suite: Suite) {
+    let (ka, kb) = keys(seed, suite);
+    let (ia, ib) = (1000 + u32::from(seed), 2000 + u32::from(seed));
+    a.plane.add_lane(LaneSpec { peer: b.id, network, keys: ka, local_index: ia, remote_index: ib });
+    b.plane.add_lane(LaneSpec { peer: a.id, network, keys: kb, local_index: ib, remote_index: ia });
+    a.plane.activate_lane(ia);
+    b.plane.activate_lane(ib);
+}
+
+pub fn routes(a: &Node, b: &Node, mtu: u16) {
+    a.plane.set_route(b.id, Some(Route { hop: Hop::Direct(b.addr()), mtu }));
+    b.plane.set_route(a.id, Some(Route { hop: Hop::Direct(a.addr()), mtu }));
+}
+
+/// Two nodes with one member each, connected.
+pub struct Pair {
+    pub lab: Lab,
+    pub net: Net,
+    pub a: Node,
+    pub b: Node,
+    pub host_a: Host,
+    pub host_b: Host,
+}
+
+impl Pair {
+    pub fn new(offloads: Offloads, kind: Kind, path_mtu: u16) -> Self {
+        let pair = Self::without_lane(offloads, kind, path_mtu);
+        lane(&pair.a, &pair.b, Some(pair.net.id()), 1);
+        pair
+    }
+
+    pub fn without_lane(offloads: Offloads, kind: Kind, path_mtu: u16) -> Self {
+        let lab = Lab::new().unwrap();
+        let (a, b) = (Node::start(offloads), Node::start(offloads));
+        let net = network(&Identity::generate(), &[a.id, b.id]);
+        let (host_a, host_b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+        for (index, (node, host)) in [(&a, &host_a), (&b, &host_b)].into_iter().enumerate() {
+            node.plane.set_network(net.id(), net.table(node.id));
+            node.attach(net.id(), net.members[index], tun(host, index, kind, 1400));
+        }
+        routes(&a, &b, path_mtu);
+        Self { lab, net, a, b, host_a, host_b }
+    }
+}
+
+/// Pings from a host; panics with ping's output unless every packet came back.
+pub fn ping(host: &Host, to: IpAddr, extra: &[&str]) {
+    let to = to.to_string();
+    let args = [&["-c", "3", "-i", "0.05", "-W", "10"], extra, &[&to]].concat();
+    host.run("ping", args).unwrap_or_else(|error| panic!("ping {to}: {error}"));
+}
+
+/// Sends `len` bytes over TCP from one host to another, both ways at once, and checks them.
+/// Returns the sender's count of retransmitted segments.
+pub fn transfer(from: &Host, to: &Host, to_ip: IpAddr, len: usize) -> u32 {
+    let listener = to.enter(|| TcpListener::bind((to_ip, 0)).unwrap()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            exchange(stream, len, 1);
+        });
+        let stream = from.enter(|| TcpStream::connect_timeout(&addr, LIMIT).unwrap()).unwrap();
+        exchange(stream, len, 2)
+    })
+}
+
+fn exchange(stream: TcpStream, len: usize, seed: u8) -> u32 {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let byte = |i: usize, seed: u8| (i.wrapping_mul(31) >> 3) as u8 ^ (i >> 11) as u8 ^ seed;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let chunk = 256 * 1024;
+            for start in (0..len).step_by(chunk) {
+                let end = len.min(start + chunk);
+                let bytes: Vec<u8> = (start..end).map(|i| byte(i, seed)).collect();
+                writer.write_all(&bytes).unwrap();
+            }
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let (mut reader, mut at) = (&stream, 0);
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let n = reader.read(&mut buffer).unwrap();
+            if n == 0 {
+                break;
+            }
+            for (i, got) in buffer[..n].iter().enumerate() {
+                assert_eq!(*got, byte(at + i, 3 - seed), "byte {}", at + i);
+            }
+            at += n;
+        }
+        assert_eq!(at, len);
+    });
+    retransmits(&stream)
+}
+
+fn retransmits(stream: &TcpStream) -> u32 {
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let got = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(got, 0);
+    info.tcpi_total_retrans
+}

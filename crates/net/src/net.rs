@@ -205,11 +205,6 @@ impl Net {
         self.handle.closed_ports.lock().take()
     }
 
-    /// Where a stream's peer is, as this node sees it.
-    pub fn peer_addr(&self, stream: &Stream) -> Option<Hop> {
-        stream.conn().link.latest_hop()
-    }
-
     /// Says goodbye to all peers, so that they need not find out, and ends. Streams end too.
     pub async fn shutdown(&self) {
         let endpoint = &self.shared().quic.endpoint;

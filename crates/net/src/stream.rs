@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use gvpn_dataplane::Hop;
 use gvpn_model::NodeId;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -160,11 +161,6 @@ impl Stream {
         (self.writer, self.reader)
     }
 
-    /// The connection's hop at present.
-    pub(crate) fn conn(&self) -> &Arc<Conn> {
-        &self.writer.conn
-    }
-
     pub(crate) fn closed(&self, reason: &impl ToString) -> NetError {
         closed(&self.writer.conn, reason)
     }
@@ -208,6 +204,11 @@ impl StreamWriter {
     /// The node at the other end.
     pub fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// The way that the peer's latest packet came: where the peer is, as this node sees it.
+    pub fn latest_hop(&self) -> Option<Hop> {
+        self.conn.link.latest_hop()
     }
 
     /// As [`Stream::finish`].

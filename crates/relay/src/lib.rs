@@ -1,1 +1,18 @@
-//! The relay: registry of node records, observed addresses, and forwarding of sealed datagrams.
+//! The relay: where nodes find each other, learn their public addresses, and send through when
+//! there is no direct path.
+//!
+//! A relay is a node of Golem Net like any other, with an identity of its own, that its clients
+//! reach by address. It keeps the registry of signed node records; it can neither read nor forge
+//! what it forwards.
+//!
+//! `docs/relay.md` describes what clients and relays say to each other.
+
+mod client;
+mod limit;
+mod registry;
+mod relay;
+mod store;
+
+pub use limit::Limits;
+pub use registry::RegistryError;
+pub use relay::{Relay, RelayConfig, RelayError, RelayStats};

@@ -1,0 +1,194 @@
+//! The clients of a relay.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gvpn_model::NodeId;
+use gvpn_net::{
+    Hop, Incoming, NetError, Stream, StreamWriter,
+    relay_protocol::{self as protocol, ToClient, ToRelay},
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::{Limits, RelayStats, limit::Bucket, registry::Registry};
+
+/// How often it is looked whether a client's address has changed.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// All clients of a relay.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    registry: Arc<Registry>,
+    limits: Limits,
+    registered: Mutex<HashMap<NodeId, Registered>>,
+    found: AtomicU64,
+    not_found: AtomicU64,
+    limited: AtomicU64,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Registered {
+    /// Tells a newer registration of the same client from an older one.
+    number: u64,
+    outbox: mpsc::UnboundedSender<ToClient>,
+}
+
+impl Clients {
+    pub(crate) fn new(registry: Arc<Registry>, limits: Limits) -> Self {
+        Self {
+            registry,
+            limits,
+            registered: Mutex::default(),
+            found: AtomicU64::new(0),
+            not_found: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> RelayStats {
+        RelayStats {
+            clients: self.registered.lock().len(),
+            found: self.found.load(Ordering::Relaxed),
+            not_found: self.not_found.load(Ordering::Relaxed),
+            limited: self.limited.load(Ordering::Relaxed),
+            records: 0,
+        }
+    }
+
+    fn register(&self, node: NodeId, client: Registered) -> bool {
+        let mut registered = self.registered.lock();
+        let room = registered.contains_key(&node) || registered.len() < self.limits.clients;
+        if room {
+            registered.insert(node, client);
+        }
+        room
+    }
+
+    fn unregister(&self, node: NodeId, number: u64) {
+        let mut registered = self.registered.lock();
+        if registered.get(&node).is_some_and(|client| client.number == number) {
+            registered.remove(&node);
+        }
+    }
+}
+
+/// Serves clients until the relay ends.
+pub(crate) async fn serve(clients: Arc<Clients>, mut incoming: mpsc::Receiver<Incoming>) {
+    while let Some(call) = incoming.recv().await {
+        let clients = Arc::clone(&clients);
+        tokio::spawn(async move {
+            let node = call.peer;
+            if let Err(error) = Client::serve(clients, call.stream).await {
+                tracing::debug!(client = %node, %error, "client left");
+            }
+        });
+    }
+}
+
+struct Client {
+    clients: Arc<Clients>,
+    node: NodeId,
+    number: u64,
+    writer: StreamWriter,
+    outbox: mpsc::UnboundedSender<ToClient>,
+    requests: Bucket,
+    observed: Option<SocketAddr>,
+}
+
+impl Client {
+    async fn serve(clients: Arc<Clients>, stream: Stream) -> Result<(), NetError> {
+        let node = stream.peer();
+        let number = clients.next.fetch_add(1, Ordering::Relaxed);
+        let (writer, reader) = stream.split();
+        let (outbox, posted) = mpsc::unbounded_channel();
+        let limits = &clients.limits;
+        let requests =
+            Bucket::new(Instant::now(), limits.requests_per_second, limits.request_burst);
+        let mut client = Self { clients, node, number, writer, outbox, requests, observed: None };
+        let result = client.run(protocol::inbox(reader), posted).await;
+        client.clients.unregister(node, number);
+        result
+    }
+
+    async fn run(
+        &mut self,
+        mut messages: mpsc::Receiver<Result<ToRelay, NetError>>,
+        mut posted: mpsc::UnboundedReceiver<ToClient>,
+    ) -> Result<(), NetError> {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.handle(message?).await?,
+                    None => return Ok(()),
+                },
+                Some(message) = posted.recv() => self.send(&message).await?,
+                _ = look.tick() => {
+                    if self.observed.is_some() && self.look() != self.observed {
+                        self.tell_observed().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: ToRelay) -> Result<(), NetError> {
+        if !self.requests.take(Instant::now()) {
+            self.clients.limited.fetch_add(1, Ordering::Relaxed);
+            return self.refuse("too many requests: ask less often").await;
+        }
+        match message {
+            ToRelay::Register { record } => {
+                if let Err(error) = self.clients.registry.put(self.node, record) {
+                    return self.refuse(&error.to_string()).await;
+                }
+                let client = Registered { number: self.number, outbox: self.outbox.clone() };
+                if !self.clients.register(self.node, client) {
+                    return self.refuse("the relay has no room for more clients").await;
+                }
+                self.tell_observed().await
+            }
+            ToRelay::Find { request, node, session: _ } => {
+                let record = self.clients.registry.get(node);
+                let counter = match record {
+                    Some(_) => &self.clients.found,
+                    None => &self.clients.not_found,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                self.send(&ToClient::Found { request, record, session: None }).await
+            }
+            ToRelay::Resume { .. } => Ok(()),
+        }
+    }
+
+    async fn refuse(&mut self, reason: &str) -> Result<(), NetError> {
+        self.send(&ToClient::Refused { reason: reason.to_owned() }).await
+    }
+
+    async fn tell_observed(&mut self) -> Result<(), NetError> {
+        self.observed = self.look();
+        self.send(&ToClient::Registered { observed: self.observed }).await
+    }
+
+    /// Where the client's datagrams come from.
+    fn look(&self) -> Option<SocketAddr> {
+        match self.writer.latest_hop()? {
+            Hop::Direct(addr) => Some(addr),
+            Hop::Relay { .. } => None,
+        }
+    }
+
+    async fn send(&mut self, message: &ToClient) -> Result<(), NetError> {
+        protocol::send(&mut self.writer, message).await
+    }
+}

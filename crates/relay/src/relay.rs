@@ -1,0 +1,115 @@
+//! A running relay.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use gvpn_identity::Identity;
+use gvpn_model::NodeId;
+use gvpn_net::{Net, NetConfig, NetError, relay_protocol};
+use tokio::task::JoinHandle;
+
+use crate::{
+    Limits, RegistryError,
+    client::{Clients, serve},
+    registry::Registry,
+};
+
+/// How to run a relay.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// Who the relay is.
+    pub identity: Identity,
+    /// UDP addresses to listen on, at most one for each address family.
+    pub listen: Vec<SocketAddr>,
+    /// The registry's file; without one it is forgotten when the relay ends.
+    pub database: Option<PathBuf>,
+    /// Threads; 0 takes as many as there are cores, at most 4.
+    pub workers: usize,
+    /// What clients may ask.
+    pub limits: Limits,
+}
+
+impl RelayConfig {
+    /// Listens on `listen`, keeps nothing.
+    pub fn new(identity: Identity, listen: Vec<SocketAddr>) -> Self {
+        Self { identity, listen, database: None, workers: 0, limits: Limits::default() }
+    }
+}
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Its sockets cannot be opened.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// Its registry cannot be opened.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// What a relay has done.
+#[derive(Debug, Clone, Default)]
+pub struct RelayStats {
+    /// Clients registered now.
+    pub clients: usize,
+    /// Records known.
+    pub records: usize,
+    /// Look-ups answered with a record.
+    pub found: u64,
+    /// Look-ups of unknown nodes.
+    pub not_found: u64,
+    /// Requests refused because the client asked too much.
+    pub limited: u64,
+}
+
+/// A running relay. It ends when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    net: Net,
+    registry: Arc<Registry>,
+    clients: Arc<Clients>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Starts a relay.
+    ///
+    /// # Errors
+    /// [`RelayError`] if an address is taken or the registry's file cannot be used.
+    pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
+        let registry = Registry::open(config.database.as_deref())?;
+        let mut net_config = NetConfig::new(config.identity);
+        net_config.listen = config.listen;
+        net_config.workers = config.workers;
+        let net = Net::bind(net_config).await?;
+        let clients = Arc::new(Clients::new(Arc::clone(&registry), config.limits));
+        let incoming = net.serve(relay_protocol::SERVICE);
+        let task = tokio::spawn(serve(Arc::clone(&clients), incoming));
+        Ok(Self { net, registry, clients, task })
+    }
+
+    /// The relay's own id.
+    pub fn node_id(&self) -> NodeId {
+        self.net.node_id()
+    }
+
+    /// The addresses listened on.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.net.local_addrs()
+    }
+
+    /// What the relay has done.
+    pub fn stats(&self) -> RelayStats {
+        RelayStats { records: self.registry.len(), ..self.clients.stats() }
+    }
+
+    /// Says goodbye to the clients and ends.
+    pub async fn shutdown(self) {
+        self.net.shutdown().await;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -10,12 +10,7 @@ use gvpn_dataplane::{Event, Hop, PortId};
 use gvpn_model::{NetworkId, NodeId};
 use tokio::sync::mpsc;
 
-use crate::{
-    connection::{Command, Conn},
-    path::PathEvent,
-    peer::Peer,
-    shared::Shared,
-};
+use crate::{NetError, connection::Command, path::PathEvent, peer::Peer, shared::Shared};
 
 /// How long a connection may take to show that it lives before a new one is made.
 const POKE: Duration = Duration::from_millis(400);
@@ -117,24 +112,28 @@ async fn renew(shared: Arc<Shared>, local_index: u32) {
     let Some((node, _)) = shared.lanes.in_use(local_index) else { return };
     if shared.identity.node_id() > node {
         tokio::time::sleep(YIELD).await;
-        if shared.lanes.in_use(local_index).is_none() {
-            return;
-        }
     }
-    let peer = shared.peer(node);
-    match peer.reconnect(&shared, false).await {
-        Ok(conn) => want_all(&shared, &conn),
-        Err(error) => tracing::info!(%node, %error, "lane not renewed"),
+    while shared.lanes.in_use(local_index).is_some() {
+        if let Err(error) = renew_now(&shared, node, false).await {
+            tracing::info!(%node, %error, "lanes not renewed");
+        }
+        tokio::time::sleep(YIELD).await;
     }
 }
 
-/// Negotiates on a connection the lanes that other connections have.
-fn want_all(shared: &Shared, conn: &Conn) {
-    for network in shared.lanes.networks(conn.node) {
-        if shared.allowed(network, conn.node) {
+/// Makes a fresh connection and negotiates on it the lanes that other connections have.
+pub(crate) async fn renew_now(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    look_up: bool,
+) -> Result<(), NetError> {
+    let conn = shared.peer(node).reconnect(shared, look_up).await?;
+    for network in shared.lanes.networks(node) {
+        if shared.allowed(network, node) {
             conn.command(Command::Want(network));
         }
     }
+    Ok(())
 }
 
 /// A peer is silent: finds out whether it still knows this node, and calls it anew if not.
@@ -153,9 +152,8 @@ async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
     };
     if !alive {
         tracing::debug!(peer = %peer.node, "silent peer is called anew");
-        match peer.reconnect(&shared, true).await {
-            Ok(conn) => want_all(&shared, &conn),
-            Err(error) => tracing::info!(peer = %peer.node, %error, "silent peer"),
+        if let Err(error) = renew_now(&shared, peer.node, true).await {
+            tracing::info!(peer = %peer.node, %error, "silent peer");
         }
     }
     peer.in_distress.store(false, Ordering::Release);

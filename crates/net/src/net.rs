@@ -194,6 +194,14 @@ impl Net {
         report::ping(&peer, &conn).await
     }
 
+    /// Makes new keys with a peer, as happens by itself every two minutes of use.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn renew_keys(&self, node: NodeId) -> Result<(), NetError> {
+        events::renew_now(self.shared(), node, false).await
+    }
+
     /// The peers that this node talks to.
     pub fn peers(&self) -> Vec<PeerStatus> {
         report::peers(self.shared())

@@ -24,7 +24,7 @@ use crate::{
 /// How long a node is called before it counts as unreachable.
 const CALL: Duration = Duration::from_secs(10);
 /// A connection younger than this is as good as a fresh one.
-const FRESH: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_millis(300);
 /// The most addresses that are taken from one peer at a time.
 const MAX_TOLD: usize = 12;
 

@@ -11,6 +11,8 @@ use crate::{ApiError, ApiState};
 
 /// What may be read without a key.
 const OPEN: [&str; 2] = ["/version/get", "/openapi.json"];
+/// Images may be read without a key, too: Golem's clients ask registries without.
+const OPEN_BELOW: &str = "/registry/";
 
 /// The name of the app key that a request showed; in the request's extensions.
 #[derive(Debug, Clone)]
@@ -23,7 +25,8 @@ pub(crate) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if !OPEN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if !OPEN.contains(&path) && !path.starts_with(OPEN_BELOW) {
         let shown = bearer(&request).or_else(|| token(&request));
         match shown.map(|key| state.node.keys().check(&key)) {
             Some(Some(key)) => {

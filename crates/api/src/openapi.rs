@@ -12,6 +12,7 @@ use utoipa::{
 use crate::{
     ApiState,
     activity::ActivityDoc,
+    golem::ProviderDoc,
     net::{NetDoc, StatusDoc},
     own::OwnDoc,
 };
@@ -45,6 +46,7 @@ pub(crate) fn document() -> Document {
         .nest("/net-api/v2/net", StatusDoc::openapi())
         .nest("/activity-api/v1", ActivityDoc::openapi())
         .nest("/gvpn/v1", OwnDoc::openapi())
+        .nest("/gvpn/v1", ProviderDoc::openapi())
 }
 
 /// `/openapi.json`.

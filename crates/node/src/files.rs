@@ -3,6 +3,8 @@
 //! A published file's name is the SHA3-256 of its content, so whoever fetches it can tell that it
 //! got what was published. A receive slot's name is random and good for one file.
 
+mod attached;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -16,8 +18,12 @@ use sha3::{Digest, Sha3_256};
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
     time::timeout,
 };
+
+pub use attached::FileCall;
+use attached::is_given;
 
 use crate::{
     ErrorKind, NodeError,
@@ -41,12 +47,17 @@ struct Inner {
     core: Arc<Core>,
     published: Mutex<HashMap<String, PathBuf>>,
     slots: Mutex<HashMap<String, PathBuf>>,
+    attached: Mutex<HashMap<String, mpsc::Sender<FileCall>>>,
 }
 
 impl Files {
     pub(crate) fn start(core: &Arc<Core>) -> Self {
-        let inner =
-            Inner { core: core.clone(), published: Mutex::default(), slots: Mutex::default() };
+        let inner = Inner {
+            core: core.clone(),
+            published: Mutex::default(),
+            slots: Mutex::default(),
+            attached: Mutex::default(),
+        };
         let this = Self { inner: Arc::new(inner) };
         this.serve();
         this
@@ -73,6 +84,13 @@ impl Files {
         let name = hex::encode(hash.finalize());
         self.inner.published.lock().insert(name.clone(), path);
         Ok(self.url(&name))
+    }
+
+    /// Publishes a file whose URL is known already.
+    pub(crate) fn publish_as(&self, url: &str, path: PathBuf) {
+        if let Ok((_, name)) = parse(url) {
+            self.inner.published.lock().insert(name.to_owned(), path);
+        }
     }
 
     /// Ends a publication or a receive slot; unknown URLs are ignored.
@@ -128,7 +146,7 @@ impl Files {
         if got < size {
             return Err(cut(url, &format!("it ended after {got} of {size} bytes")));
         }
-        if hash != name {
+        if is_hash(name) && hash != name {
             return Err(NodeError::new(
                 ErrorKind::Refused,
                 format!("{url} is not what was published: the file there has changed"),
@@ -195,6 +213,9 @@ impl Files {
     }
 
     async fn send(&self, call: &mut Call, name: &str) -> Result<(), NodeError> {
+        if let Some(server) = self.attached_to(name) {
+            return attached::send(call, &server).await;
+        }
         let path = self.inner.published.lock().get(name).cloned();
         let path = path.ok_or_else(|| unpublished(name))?;
         let mut file = File::open(&path).await.map_err(|e| {
@@ -214,6 +235,9 @@ impl Files {
     }
 
     async fn take(&self, call: &mut Call, slot: &str, size: u64) -> Result<(), NodeError> {
+        if let Some(server) = self.attached_to(slot) {
+            return attached::take(call, &server, size).await;
+        }
         let path = self.inner.slots.lock().remove(slot).ok_or_else(|| unpublished(slot))?;
         let part = path.with_file_name(format!(".gvpn-{slot}.part"));
         let taken = self.take_into(call, &part, size).await;
@@ -281,8 +305,13 @@ fn parse(url: &str) -> Result<(NodeId, &str), NodeError> {
     };
     let (node, name) =
         url.strip_prefix(SCHEME).and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
-    let known = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let known = is_hash(name) || is_given(name);
     Ok((node.parse().map_err(|_| wrong())?, known.then_some(name).ok_or_else(wrong)?))
+}
+
+/// A name that is the SHA3-256 of the content, or random in the same form.
+fn is_hash(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn unpublished(name: &str) -> NodeError {

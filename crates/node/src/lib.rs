@@ -12,6 +12,7 @@ mod core;
 mod courier;
 mod error;
 mod files;
+mod images;
 mod keys;
 mod market;
 mod metrics;
@@ -30,7 +31,8 @@ pub use agreements::{
 };
 pub use config::{NodeConfig, ProviderPolicy};
 pub use error::{ErrorKind, NodeError};
-pub use files::Files;
+pub use files::{FileCall, Files};
+pub use images::{Image, Images};
 pub use keys::{AppKey, Keys};
 pub use market::{MarketConfig, Markets, ScanId, ScanRequest};
 pub use networks::{

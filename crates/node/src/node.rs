@@ -8,8 +8,8 @@ use gvpn_store::Store;
 use serde::Serialize;
 
 use crate::{
-    Activities, Agreements, Files, Keys, Markets, Networks, NodeConfig, NodeError, Payments,
-    ProviderPolicy, core::Core, metrics,
+    Activities, Agreements, Files, Images, Keys, Markets, Networks, NodeConfig, NodeError,
+    Payments, ProviderPolicy, core::Core, metrics,
 };
 
 /// A running node. Clones are handles of the same one.
@@ -27,6 +27,7 @@ struct Inner {
     keys: Keys,
     payments: Payments,
     markets: Markets,
+    images: Images,
 }
 
 /// What a node is doing.
@@ -68,9 +69,19 @@ impl Node {
         let activities = Activities::start(&core, &networks, &agreements, &files).await?;
         let keys = Keys::new(&core);
         let payments = Payments::start(&core, &agreements, &activities)?;
-        let markets = Markets::start(&core, &agreements, &activities, &payments)?;
-        let inner =
-            Inner { core, networks, agreements, activities, files, keys, payments, markets };
+        let images = Images::start(&core, &files).await?;
+        let markets = Markets::start(&core, &agreements, &activities, &payments, &images)?;
+        let inner = Inner {
+            core,
+            networks,
+            agreements,
+            activities,
+            files,
+            keys,
+            payments,
+            markets,
+            images,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -122,6 +133,11 @@ impl Node {
     /// Its part in the market, as requestor and as provider.
     pub fn markets(&self) -> &Markets {
         &self.inner.markets
+    }
+
+    /// Images that it keeps for its clients.
+    pub fn images(&self) -> &Images {
+        &self.inner.images
     }
 
     /// Its payment documents.

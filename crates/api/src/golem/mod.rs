@@ -1,21 +1,42 @@
-//! Golem's other APIs: market, payment, identity, version, GSB and registry.
+//! Golem's other APIs: market, payment, GSB and image registry; and what this daemon adds to them.
+
+mod agreements;
+mod answer;
+mod gsb;
+mod images;
+mod market;
+mod payment;
+mod provider;
+mod query;
+mod registry;
+mod scan;
 
 use axum::Router;
 use gvpn_node::Node;
 
 use crate::ApiState;
 
+pub(crate) use provider::ProviderDoc;
+
 /// What these APIs keep beside the node.
-pub struct GolemState {}
+pub struct GolemState {
+    services: gsb::Services,
+}
 
 impl GolemState {
     /// Made once for a node, before its API is served.
     pub fn new(_node: &Node) -> Self {
-        Self {}
+        Self { services: gsb::Services::default() }
     }
 }
 
-/// Their routes, by full path. Everything except `/version/get` is behind the app key.
+/// Their routes, by full path. Everything except the image registry is behind the app key.
 pub fn router(_state: &ApiState) -> Router<ApiState> {
     Router::new()
+        .nest("/market-api/v1", market::router().merge(agreements::router()).merge(scan::router()))
+        .nest("/payment-api/v1", payment::router())
+        .nest("/gsb-api/v1", gsb::router())
+        .nest("/registry", registry::router())
+        .merge(provider::router())
+        .merge(images::router())
 }

@@ -25,7 +25,7 @@ impl Markets {
         if !waits || self.inner.agreements.get(id).is_ok() {
             return;
         }
-        let spec = match self.spec(&agreement).await {
+        let spec = match self.spec(&agreement) {
             Ok(spec) => spec,
             Err(error) => return self.decline(id, &error),
         };
@@ -150,13 +150,18 @@ impl Markets {
     }
 
     /// What the contract says: the runtime behind the offer and the image that the demand names.
-    async fn spec(&self, agreement: &Agreement) -> Result<AgreementSpec, NodeError> {
+    fn spec(&self, agreement: &Agreement) -> Result<AgreementSpec, NodeError> {
         let runtime = agreement.offer.draft.properties.text(RUNTIME).map(str::to_owned);
         let package = package(&agreement.demand)
             .map_err(|e| NodeError::invalid(format!("the demand's payload: {e}")))?;
         let image = match package {
             Package::None => None,
-            Package::Image { url, sha3: Some(hash) } => Some(format!("hash:sha3:{hash}:{url}")),
+            // What this node keeps itself, providers fetch from it over Golem Net: they may not
+            // reach the registry that the client was told, such as one on this host's loopback.
+            Package::Image { url, sha3: Some(hash) } => {
+                let url = self.inner.images.by_hash(&hash).map_or(url, |image| image.url);
+                Some(format!("hash:sha3:{hash}:{url}"))
+            }
             Package::Image { url, sha3: None } => Some(url),
         };
         Ok(AgreementSpec {

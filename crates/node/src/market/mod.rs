@@ -17,7 +17,7 @@ use gvpn_model::LongPoll;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{Activities, Agreements, NodeError, Payments, core::Core, courier::Courier};
+use crate::{Activities, Agreements, Images, NodeError, Payments, core::Core, courier::Courier};
 
 pub use config::MarketConfig;
 pub use scan::{ScanId, ScanRequest};
@@ -41,6 +41,7 @@ struct Inner {
     agreements: Agreements,
     activities: Activities,
     payments: Payments,
+    images: Images,
     engine: Mutex<Market>,
     /// Counts changes, for whoever waits for one.
     ticks: watch::Sender<u64>,
@@ -58,6 +59,7 @@ impl Markets {
         agreements: &Agreements,
         activities: &Activities,
         payments: &Payments,
+        images: &Images,
     ) -> Result<Self, NodeError> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)
@@ -70,6 +72,7 @@ impl Markets {
                 agreements: agreements.clone(),
                 activities: activities.clone(),
                 payments: payments.clone(),
+                images: images.clone(),
                 engine: Mutex::new(engine),
                 ticks: watch::Sender::new(0),
                 courier: Arc::default(),

@@ -1,0 +1,126 @@
+//! GSB API: a client serves files through a WebSocket of its own.
+//!
+//! `POST /services` names the service (`/public/gftp/NAME`); the client then connects a WebSocket to
+//! `/services/ID` with the subprotocol `gsb+flexbuffers` and answers requests. What it serves is the
+//! file `gftp://NODE/NAME` of this node.
+
+mod bridge;
+mod frames;
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{State, WebSocketUpgrade},
+    http::StatusCode,
+    response::Response,
+    routing::{get, post},
+};
+use gvpn_node::FileCall;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc};
+
+use super::answer::null;
+use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
+
+/// What services of files are called before their name.
+const FILES: &str = "/public/gftp/";
+const SUBPROTOCOL: &str = "gsb+flexbuffers";
+/// Most services at a time.
+const MAX_SERVICES: usize = 4096;
+/// Requests of other nodes that wait for the client.
+const WAITING: usize = 16;
+/// The largest frame of a client.
+const MAX_FRAME: usize = 16 << 20;
+
+/// The services that clients have bound.
+#[derive(Default)]
+pub(crate) struct Services {
+    all: parking_lot::Mutex<HashMap<String, Service>>,
+}
+
+#[derive(Clone)]
+struct Service {
+    name: String,
+    calls: Arc<Mutex<mpsc::Receiver<FileCall>>>,
+}
+
+pub(super) fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/services", post(bind))
+        .route("/services/{id}", get(connect).delete(unbind))
+}
+
+#[derive(Debug, Deserialize)]
+struct Bind {
+    listen: Listen,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Listen {
+    on: String,
+    #[serde(default)]
+    components: Vec<String>,
+}
+
+async fn bind(
+    State(state): State<ApiState>,
+    ApiJson(Bind { listen }): ApiJson<Bind>,
+) -> ApiResult<Response> {
+    let name = listen.on.strip_prefix(FILES).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "`{}`: only file services ({FILES}NAME) are served",
+            listen.on
+        ))
+    })?;
+    let mut all = state.golem.services.all.lock();
+    if all.len() >= MAX_SERVICES {
+        let message = format!("there are {MAX_SERVICES} services already: delete some");
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, message));
+    }
+    let (sender, calls) = mpsc::channel(WAITING);
+    state.node.files().attach(name, sender)?;
+    let id = gvpn_model::ActivityId::random().to_string();
+    let calls = Arc::new(Mutex::new(calls));
+    all.insert(id.clone(), Service { name: name.to_owned(), calls });
+    let messages = format!("/gsb-api/v1/services/{id}");
+    Ok(super::answer::created(serde_json::json!({
+        "servicesId": id,
+        "listen": {
+            "on": listen.on,
+            "components": listen.components,
+            "links": { "messages": messages },
+        },
+    })))
+}
+
+async fn unbind(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Response> {
+    let removed = state.golem.services.all.lock().remove(&id);
+    let service = removed.ok_or_else(|| unknown(&id))?;
+    // Ends the channel, and with it the WebSocket.
+    state.node.files().detach(&service.name);
+    Ok(null())
+}
+
+async fn connect(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+    upgrade: WebSocketUpgrade,
+) -> ApiResult<Response> {
+    let service = state.golem.services.all.lock().get(&id).cloned();
+    let service = service.ok_or_else(|| unknown(&id))?;
+    let calls = service.calls.try_lock_owned().map_err(|_| {
+        ApiError::new(StatusCode::CONFLICT, format!("service {id} has a WebSocket already"))
+    })?;
+    Ok(upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_FRAME)
+        .on_upgrade(move |socket| bridge::run(socket, calls)))
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::not_found(format!("there is no service {id}"))
+}

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     Event, ReceivedDatagram,
     counters::Counters,
+    forward::Forwarder,
     peer::{LaneTable, Slot},
     poll::Poll,
     port::Port,
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     /// Ports whose other end a thread found gone.
     pub(crate) closed: Mutex<Vec<u64>>,
     pub(crate) start: Instant,
+    pub(crate) forward: Forwarder,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -59,6 +61,7 @@ impl Core {
             stop: AtomicBool::new(false),
             closed: Mutex::default(),
             start: Instant::now(),
+            forward: Forwarder::default(),
             events,
         }
     }

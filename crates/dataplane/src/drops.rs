@@ -62,6 +62,10 @@ drops! {
     NotIp = "not_ip",
     /// A frame from a vNIC that is larger than any may be, or cut short.
     BadFrame = "bad_frame",
+    /// A relayed datagram for a session that is not there, or from elsewhere than its ends.
+    UnknownSession = "unknown_session",
+    /// A relayed datagram beyond what its sender may send.
+    RelayLimit = "relay_limit",
     /// The queue towards the QUIC lane is full.
     DatagramQueueFull = "datagram_queue_full",
 }

@@ -19,6 +19,7 @@ mod counters;
 mod datagram;
 mod drops;
 mod event;
+mod forward;
 mod fragment;
 mod held;
 mod message;
@@ -41,6 +42,10 @@ pub use config::{Config, Offloads, StartError};
 pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
 pub use drops::Drop;
 pub use event::Event;
+pub use forward::{
+    CONTROL_RESTARTED, CONTROL_UNKNOWN_SESSION, End, Forwarder, Meter, control_message,
+    read_control_message,
+};
 pub use gvpn_path::Hop;
 pub use plane::DataPlane;
 pub use route::{LaneSpec, Route, SendError};

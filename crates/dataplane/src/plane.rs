@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    AttachError, Capture, CaptureSpec, Config, Datagram, DatagramReceiver, Event, LaneSpec, Nic,
-    Offloads, PeerActivity, PortId, PortSpec, Route, SendError, StartError, Stats,
+    AttachError, Capture, CaptureSpec, Config, Datagram, DatagramReceiver, Event, Forwarder,
+    LaneSpec, Nic, Offloads, PeerActivity, PortId, PortSpec, Route, SendError, StartError, Stats,
     control::{Control, lane_stats},
     core::{Core, WorkerState},
     counters::Counters,
@@ -200,6 +200,11 @@ impl DataPlane {
         let contents = &message[..];
         self.send_datagram(&Datagram { hop, contents, segment_size: None, ecn: 0 })?;
         Ok(())
+    }
+
+    /// What a relay forwards.
+    pub fn forwarder(&self) -> &Forwarder {
+        &self.shared.core.forward
     }
 
     /// When a peer was last sent to and heard from.

@@ -128,6 +128,8 @@ impl Receive {
                 if first == TYPE_DATA {
                     self.arrive(cx, at, len, hop);
                     at += len;
+                } else if first == TYPE_RELAYED && cx.core.forward.is_enabled() {
+                    at += cx.core.forward.run(cx, &self.buffer[at..end], message);
                 } else if first == TYPE_RELAYED {
                     self.relayed(cx, at, len, message);
                     at += len;

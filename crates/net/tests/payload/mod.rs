@@ -145,6 +145,7 @@ fn open_tun() -> OwnedFd {
     assert!(fd >= 0, "/dev/net/tun: {}", std::io::Error::last_os_error());
     // SAFETY: a fresh descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
         *to = *from as libc::c_char;

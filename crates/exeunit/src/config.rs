@@ -1,23 +1,26 @@
 //! What a daemon tells an ExeUnit.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
-use gvpn_model::{ActivityId, MemberId, NetworkId};
-use ipnet::IpNet;
+use gvpn_model::ActivityId;
+use gvpn_runtime::{Helper, Limits};
+use gvpn_vnic::AgentCommand;
 use serde::{Deserialize, Serialize};
 
 /// How to start an ExeUnit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExeUnitConfig {
     /// The program; usually `/proc/self/exe`.
     pub exe: PathBuf,
-    /// Leading arguments that lead the program to [`exeunit_main`](crate::exeunit_main); usually `exeunit`.
+    /// Leading arguments that lead the program to [`exeunit_main`](crate::exeunit_main); usually
+    /// `exeunit`.
     pub args: Vec<String>,
     /// Leading arguments that lead the program to [`gvpn_vnic::agent_main`]; usually `ns-agent`.
     pub agent_args: Vec<String>,
     /// The activity.
     pub activity: ActivityId,
-    /// The activity's own directory; made when absent, removed at the end.
+    /// The activity's own directory; made when absent, removed at the end. On the same file system as
+    /// `images`.
     pub workdir: PathBuf,
     /// Directory of unpacked images, shared by all activities of the daemon.
     pub images: PathBuf,
@@ -35,7 +38,7 @@ pub struct ExeUnitConfig {
 impl ExeUnitConfig {
     /// The usual configuration: own binary, `sandbox`, no image, no limits.
     pub fn new(activity: ActivityId, workdir: PathBuf, images: PathBuf) -> Self {
-        let agent = gvpn_vnic::AgentCommand::default();
+        let agent = AgentCommand::default();
         Self {
             exe: agent.exe,
             args: vec!["exeunit".to_owned()],
@@ -49,43 +52,19 @@ impl ExeUnitConfig {
             tun_device: agent.tun_device,
         }
     }
-}
 
-/// What a payload may use. `None`: as much as the host gives.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Processor cores.
-    pub cpu_cores: Option<f64>,
-    /// Processes and threads.
-    pub processes: Option<u64>,
-    /// Open files of a process.
-    pub open_files: Option<u64>,
-    /// Bytes of files written.
-    pub storage: Option<u64>,
-}
+    /// How this ExeUnit starts namespace agents.
+    pub(crate) fn agent(&self) -> AgentCommand {
+        AgentCommand {
+            exe: self.exe.clone(),
+            args: self.agent_args.clone(),
+            tun_device: self.tun_device.clone(),
+            ..AgentCommand::default()
+        }
+    }
 
-/// One network as the payload is to see it, derived from the owner's roster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkConfig {
-    /// The network.
-    pub network: NetworkId,
-    /// The payload's member.
-    pub member: MemberId,
-    /// The payload's addresses, each with the length of its network's prefix.
-    pub addresses: Vec<IpNet>,
-    /// The network's gateway addresses.
-    pub gateways: Vec<IpAddr>,
-    /// Further prefixes reached through this network.
-    pub routes: Vec<IpNet>,
-    /// Largest packet.
-    pub mtu: u16,
-    /// Lines of `/etc/hosts`.
-    pub hosts: Vec<(String, IpAddr)>,
-    /// Name servers for `/etc/resolv.conf`.
-    pub dns: Vec<IpAddr>,
-    /// Search domains for `/etc/resolv.conf`.
-    pub search: Vec<String>,
+    /// How this ExeUnit starts helper processes.
+    pub(crate) fn helper(&self) -> Helper {
+        Helper { exe: self.exe.clone(), args: self.args.clone() }
+    }
 }

@@ -3,12 +3,15 @@
 use std::os::fd::OwnedFd;
 
 use gvpn_model::{BatchEvent, BatchId, CommandResult, MemberId, NetworkId, StatePair};
+use gvpn_runtime::Usage;
 use gvpn_vnic::Nic;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 /// Where the daemon answers a request of its ExeUnit; the text of an error reaches the requestor.
 pub type Reply = oneshot::Sender<Result<(), String>>;
+
+/// Where the daemon answers with a signature, as text.
+pub type SignReply = oneshot::Sender<Result<String, String>>;
 
 /// Something an ExeUnit reports or asks for.
 #[derive(Debug)]
@@ -60,6 +63,13 @@ pub enum ExeUnitEvent {
         /// Answer when all is stored.
         reply: Reply,
     },
+    /// Sign the digest (SHA3-256) of the results so far.
+    Sign {
+        /// The digest.
+        digest: [u8; 32],
+        /// Answer with the signature.
+        reply: SignReply,
+    },
     /// What the activity has used so far.
     Usage(Usage),
     /// The ExeUnit is gone and nothing of the activity runs any more; the last event.
@@ -67,15 +77,4 @@ pub enum ExeUnitEvent {
         /// Why; `None` after an orderly end.
         reason: Option<String>,
     },
-}
-
-/// What an activity has used so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Seconds since the payload started.
-    pub duration_sec: f64,
-    /// Processor seconds.
-    pub cpu_sec: f64,
-    /// Bytes of memory in use now.
-    pub memory: u64,
 }

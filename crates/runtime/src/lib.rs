@@ -1,1 +1,36 @@
-//! The runtime SDK: the `Runtime` trait with the VPN built in, and the runtimes that ship with it.
+//! The runtime SDK: the [`Runtime`] trait with the VPN built in, and the runtimes that ship with it.
+//!
+//! A runtime says how a payload is deployed, started, run and stopped. The network part has default
+//! implementations: each network that the payload joins becomes an interface in the payload's
+//! [`Namespace`](gvpn_vnic::Namespace), and follows every change while the payload runs. A runtime
+//! with a network card of its own overrides [`Runtime::join`] and hands out its end of it.
+
+mod erased;
+mod error;
+mod helper;
+mod image;
+mod limits;
+mod names;
+mod network;
+mod payload;
+mod runtime;
+mod sandbox;
+
+pub use erased::{AnyRuntime, Task};
+pub use error::RuntimeError;
+pub use helper::{Helper, helper_main};
+pub use image::{Image, ImageError, ImageStore};
+pub use limits::{Limits, Usage};
+pub use names::Names;
+pub use network::NetworkConfig;
+pub use payload::{Payload, PayloadConfig, remove_trees};
+pub use runtime::{Access, Exit, Output, Program, Runtime};
+pub use sandbox::Sandbox;
+
+/// The runtime of this name, if it ships with this crate.
+pub fn by_name(name: &str) -> Option<AnyRuntime> {
+    match name {
+        "sandbox" => Some(AnyRuntime::new(Sandbox::default())),
+        _ => None,
+    }
+}

@@ -1,11 +1,13 @@
 //! Entering a namespace between fork and exec.
 
 use std::{
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
+    path::PathBuf,
     process::Command,
 };
 
@@ -24,30 +26,79 @@ pub fn enter_process(pid: u32, command: &mut Command, as_caller: bool) -> io::Re
     };
     let user = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
     let users = user(&pid.to_string())? != user("self")?;
-    enter(command, pidfd, users, as_caller);
+    let identity = if as_caller { Identity::Caller } else { Identity::Root };
+    enter(command, pidfd, users, identity, vec![]);
     Ok(())
 }
 
+/// A directory seen at a second place.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// The directory.
+    pub from: PathBuf,
+    /// Where it is seen too.
+    pub to: PathBuf,
+}
+
+impl Bind {
+    pub(crate) fn as_strings(&self) -> io::Result<(CString, CString)> {
+        let string = |path: &PathBuf| CString::new(path.as_os_str().as_bytes());
+        Ok((string(&self.from)?, string(&self.to)?))
+    }
+}
+
+/// Whom an entering process becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    Root,
+    RootWithMounts,
+    Caller,
+}
+
 /// Makes `command` enter the namespaces of the process that `pidfd` means, when it is spawned.
-pub(crate) fn enter(command: &mut Command, pidfd: OwnedFd, users: bool, as_caller: bool) {
+pub(crate) fn enter(
+    command: &mut Command,
+    pidfd: OwnedFd,
+    users: bool,
+    identity: Identity,
+    binds: Vec<(CString, CString)>,
+) {
     // SAFETY: plain system calls.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let maps = as_caller.then(|| (format!("{uid} 0 1"), format!("{gid} 0 1")));
+    let maps = (format!("{uid} 0 1"), format!("{gid} 0 1"));
     let join = move || {
         let kinds = libc::CLONE_NEWNET | if users { libc::CLONE_NEWUSER } else { 0 };
         // SAFETY: plain system call on a descriptor that the closure owns.
         check(unsafe { libc::setns(pidfd.as_raw_fd(), kinds) })?;
+        if identity == Identity::RootWithMounts {
+            // Before the change of user: the caller may go through directories that root inside may not.
+            unshare_mounts(&binds)?;
+        }
         if !users {
             return Ok(());
         }
         become_root()?;
-        match &maps {
-            Some((uids, gids)) => become_caller(uids.as_bytes(), gids.as_bytes()),
-            None => Ok(()),
+        match identity {
+            Identity::Caller => become_caller(maps.0.as_bytes(), maps.1.as_bytes()),
+            Identity::Root | Identity::RootWithMounts => Ok(()),
         }
     };
     // SAFETY: the closure makes only async-signal-safe system calls and allocates nothing.
     unsafe { command.pre_exec(join) };
+}
+
+fn unshare_mounts(binds: &[(CString, CString)]) -> io::Result<()> {
+    let none = std::ptr::null();
+    // SAFETY: the strings outlive the calls.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+        for (from, to) in binds {
+            check(libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Root of the user namespace just joined. Raw system calls: the C library's versions would signal
@@ -71,7 +122,7 @@ fn become_caller(uids: &[u8], gids: &[u8]) -> io::Result<()> {
     write(c"/proc/self/gid_map", gids)
 }
 
-fn write(path: &std::ffi::CStr, text: &[u8]) -> io::Result<()> {
+fn write(path: &CStr, text: &[u8]) -> io::Result<()> {
     // SAFETY: path and buffer outlive the calls; the descriptor is ours.
     unsafe {
         let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);

@@ -17,7 +17,7 @@ mod protocol;
 
 pub use agent::agent_main;
 pub use child::Child;
-pub use entry::enter_process;
+pub use entry::{Bind, enter_process};
 pub use interface::{Interface, Route};
 pub use namespace::{AgentCommand, IdRange, Namespace, NamespaceError};
 pub use nic::{Nic, NicKind, TunDevice, TunSpec};

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     Child, Interface, TunDevice, TunSpec,
     channel::{self, Receiver, Sender},
-    entry,
+    entry::{self, Bind},
     protocol::{Done, Order, Refusal, Request, Response, Setup, SocketOrder, Started},
 };
 
@@ -115,6 +115,7 @@ pub struct Namespace {
     reader: AbortHandle,
     tun_device: PathBuf,
     ids: u32,
+    root: (u32, u32),
     own_user_namespace: bool,
 }
 
@@ -131,15 +132,17 @@ impl Namespace {
         let (sender, mut receiver) = channel::open(socket).map_err(spawn)?;
         let setup = Setup { tun_device: command.tun_device.clone(), ids: command.ids };
         sender.post(&setup, vec![]).map_err(spawn)?;
-        let (ids, own_user_namespace) = match receiver.receive().await.map_err(spawn)? {
-            Some((Started::Up { ids, own_user_namespace }, _)) => (ids, own_user_namespace),
+        let (ids, root, own_user_namespace) = match receiver.receive().await.map_err(spawn)? {
+            Some((Started::Up { ids, root, own_user_namespace }, _)) => {
+                (ids, root, own_user_namespace)
+            }
             Some((Started::Forbidden(reason), _)) => return Err(NamespaceError::Forbidden(reason)),
             None => return Err(NamespaceError::Gone),
         };
         let waiting = Arc::<Mutex<Waiting>>::default();
         let reader = tokio::spawn(read(receiver, waiting.clone())).abort_handle();
         let tun_device = command.tun_device;
-        Ok(Self { agent, sender, waiting, reader, tun_device, ids, own_user_namespace })
+        Ok(Self { agent, sender, waiting, reader, tun_device, ids, root, own_user_namespace })
     }
 
     /// Makes a TUN device inside.
@@ -202,7 +205,21 @@ impl Namespace {
     /// When this process has no file descriptors left.
     pub fn enter(&self, command: &mut Command, as_caller: bool) -> io::Result<()> {
         let agent = self.agent.pidfd().try_clone()?;
-        entry::enter(command, agent, self.own_user_namespace, as_caller);
+        let identity = if as_caller { entry::Identity::Caller } else { entry::Identity::Root };
+        entry::enter(command, agent, self.own_user_namespace, identity, vec![]);
+        Ok(())
+    }
+
+    /// Makes `command` run inside as root, in a mount namespace of its own where each `from` of
+    /// `binds` is also seen at its `to` (directories that exist).
+    ///
+    /// # Errors
+    /// A path with a zero byte; no file descriptors left.
+    pub fn enter_with_mounts(&self, command: &mut Command, binds: &[Bind]) -> io::Result<()> {
+        let agent = self.agent.pidfd().try_clone()?;
+        let binds = binds.iter().map(Bind::as_strings).collect::<io::Result<Vec<_>>>()?;
+        let identity = entry::Identity::RootWithMounts;
+        entry::enter(command, agent, self.own_user_namespace, identity, binds);
         Ok(())
     }
 
@@ -214,6 +231,11 @@ impl Namespace {
     /// How many user and group ids exist inside, counted from 0: 1 or 65,536.
     pub fn ids(&self) -> u32 {
         self.ids
+    }
+
+    /// User and group that root inside is outside.
+    pub fn root(&self) -> (u32, u32) {
+        self.root
     }
 
     /// Whether root inside is somebody else outside (not so where the host has no user namespaces).

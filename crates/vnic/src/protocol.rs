@@ -19,8 +19,8 @@ pub(crate) struct Setup {
 /// The agent's answer to [`Setup`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Started {
-    /// The namespace is up; `ids` exist inside, counted from 0.
-    Up { ids: u32, own_user_namespace: bool },
+    /// The namespace is up; `ids` exist inside, counted from 0; `root` is who root is outside.
+    Up { ids: u32, root: (u32, u32), own_user_namespace: bool },
     /// The host does not allow it.
     Forbidden(String),
 }

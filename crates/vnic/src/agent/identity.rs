@@ -23,6 +23,8 @@ const FULL: u32 = 65_536;
 pub(super) struct Entered {
     /// Ids that exist inside, counted from 0.
     pub(super) ids: u32,
+    /// User and group that root inside is outside.
+    pub(super) root: (u32, u32),
     pub(super) own_user_namespace: bool,
 }
 
@@ -41,16 +43,16 @@ pub(super) fn enter(range: IdRange) -> Result<Entered, String> {
     if let (Some(plan), Some(mapper)) = (plan, mapper)
         && mapper.map()
     {
-        return Ok(Entered { ids: plan.count(), own_user_namespace: true });
+        return Ok(Entered { ids: plan.count(), root: plan.root(), own_user_namespace: true });
     }
     map_self(uid, gid).map_err(|e| format!("its user id cannot be mapped: {e}"))?;
-    Ok(Entered { ids: 1, own_user_namespace: true })
+    Ok(Entered { ids: 1, root: (uid.as_raw(), gid.as_raw()), own_user_namespace: true })
 }
 
 /// Root can do with a network namespace alone, where user namespaces are switched off.
 fn without_user_namespace(uid: Uid, error: nix::Error) -> Result<Entered, String> {
     if uid.is_root() && unshare(CloneFlags::CLONE_NEWNET).is_ok() {
-        return Ok(Entered { ids: FULL, own_user_namespace: false });
+        return Ok(Entered { ids: FULL, root: (0, 0), own_user_namespace: false });
     }
     Err(error.to_string())
 }
@@ -103,6 +105,10 @@ impl Plan {
 
     fn count(&self) -> u32 {
         self.uids.iter().map(|line| line[2]).sum()
+    }
+
+    fn root(&self) -> (u32, u32) {
+        (self.uids[0][1], self.gids[0][1])
     }
 
     fn apply(&self, target: Pid) -> bool {

@@ -42,7 +42,8 @@ fn serve() -> io::Result<()> {
     };
     let mut netlink = Netlink::open()?;
     prepare(&mut netlink)?;
-    let up = Started::Up { ids: entered.ids, own_user_namespace: entered.own_user_namespace };
+    let identity::Entered { ids, root, own_user_namespace } = entered;
+    let up = Started::Up { ids, root, own_user_namespace };
     channel.send(&up, vec![])?;
     while let Some((request, _)) = channel.receive::<Request>()? {
         let (outcome, fds) = match obey(request.order, &setup.tun_device, &mut netlink) {

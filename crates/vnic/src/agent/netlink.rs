@@ -48,7 +48,11 @@ impl Netlink {
     pub(super) fn remove(&mut self, name: &str) -> io::Result<()> {
         match link(name) {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            link => self.ask(RouteNetlinkMessage::DelLink(link?), 0).map(drop),
+            link => match self.ask(RouteNetlinkMessage::DelLink(link?), 0) {
+                // Gone with its last descriptor, just now.
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+                removed => removed.map(drop),
+            },
         }
     }
 

@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 use super::Host;
 use crate::{NodeError, activities::hosted::Hosted, proto::ActivityUpdate};
 
+/// What a node signs when a script asks for a signature over its results.
+const RESULTS_DOMAIN: &str = "exescript-results";
+
 /// Takes an ExeUnit's events until it is gone.
 pub(super) async fn run(
     host: Arc<Host>,
@@ -38,6 +41,10 @@ pub(super) async fn run(
                 host.core.spawn(async move {
                     respond(reply, files.store_from(&url, file.into()).await);
                 });
+            }
+            ExeUnitEvent::Sign { digest, reply } => {
+                let signature = host.core.config.identity.sign(RESULTS_DOMAIN, &digest);
+                let _ = reply.send(Ok(hex::encode(signature.as_bytes())));
             }
             ExeUnitEvent::Usage(usage) => hosted.set_usage(usage.into()),
             ExeUnitEvent::Exited { reason: why } => {

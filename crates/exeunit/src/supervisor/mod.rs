@@ -1,0 +1,215 @@
+//! The supervisor process.
+
+mod batch;
+mod daemon;
+mod deploy;
+mod fetch;
+mod networks;
+mod output;
+mod transfer;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    process::exit,
+    rc::Rc,
+    time::Instant,
+};
+
+use gvpn_model::{ActivityState, StatePair};
+use gvpn_runtime::{AnyRuntime, Payload, PayloadConfig, Usage, helper_main};
+use gvpn_vnic::channel::{self, Receiver};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::LocalSet,
+};
+
+use crate::{
+    ExeUnitConfig, sweep,
+    wire::{Command, Report},
+};
+use batch::Batch;
+use daemon::Daemon;
+use networks::Networks;
+
+/// Entry point of an ExeUnit process and of the helper processes that it starts: call it first thing
+/// in `main`, before any thread exists.
+pub fn exeunit_main() -> ! {
+    let name = std::env::args().next_back().unwrap_or_default();
+    let outcome = helper_main(&name).unwrap_or_else(supervise);
+    exit(match outcome {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("exeunit: {e}");
+            1
+        }
+    })
+}
+
+fn supervise() -> io::Result<()> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    // The one thread: children die with the thread that started them, and namespaces are entered
+    // between fork and exec.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = LocalSet::new().block_on(&runtime, run(socket));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(socket: OwnedFd) -> io::Result<()> {
+    let (sender, mut receiver) = channel::open(socket)?;
+    let Some((Command::Setup(config), lifeline)) = receiver.receive().await? else {
+        return Ok(());
+    };
+    let daemon = Rc::new(Daemon::new(sender));
+    for fd in &lifeline {
+        // Every process that this one starts inherits it; payloads close it.
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+    }
+    let Some(runtime) = gvpn_runtime::by_name(&config.runtime) else {
+        let reason = format!("this provider has no runtime `{}`", config.runtime);
+        daemon.last_word(Some(reason)).await;
+        return Ok(());
+    };
+    let (died, deaths) = mpsc::unbounded_channel();
+    let unit = Rc::new(Unit::new(*config, runtime, daemon, died));
+    unit.daemon.report(Report::Up).await;
+    let reason = unit.clone().serve(receiver, deaths).await;
+    unit.end().await;
+    unit.daemon.last_word(reason).await;
+    Ok(())
+}
+
+/// The activity.
+struct Unit {
+    config: ExeUnitConfig,
+    daemon: Rc<Daemon>,
+    runtime: AnyRuntime,
+    payload: Payload,
+    state: Cell<StatePair>,
+    networks: Mutex<Networks>,
+    /// Environment of every program, from `deploy`.
+    env: RefCell<BTreeMap<String, String>>,
+    started: Cell<Option<Instant>>,
+    /// Why the payload ended without being asked to.
+    died: mpsc::UnboundedSender<String>,
+}
+
+impl Unit {
+    fn new(
+        config: ExeUnitConfig,
+        runtime: AnyRuntime,
+        daemon: Rc<Daemon>,
+        died: mpsc::UnboundedSender<String>,
+    ) -> Self {
+        let payload = Payload::new(PayloadConfig {
+            activity: config.activity,
+            directory: config.workdir.clone(),
+            images: config.images.clone(),
+            image: None,
+            limits: config.limits.clone(),
+            agent: config.agent(),
+            helper: config.helper(),
+        });
+        let networks = Mutex::new(Networks::new(&config.activity));
+        Self {
+            config,
+            daemon,
+            runtime,
+            payload,
+            state: Cell::new((ActivityState::Initialized, None)),
+            networks,
+            env: RefCell::default(),
+            started: Cell::default(),
+            died,
+        }
+    }
+
+    /// Serves the daemon until it is time to end; says why.
+    async fn serve(
+        self: Rc<Self>,
+        mut receiver: Receiver,
+        mut deaths: mpsc::UnboundedReceiver<String>,
+    ) -> Option<String> {
+        let (batches, waiting) = mpsc::unbounded_channel();
+        let (changes, changing) = mpsc::unbounded_channel();
+        let mut work = tokio::task::spawn_local(self.clone().run_batches(waiting));
+        let follow = tokio::task::spawn_local(self.clone().follow(changing));
+        let reason = loop {
+            let command = tokio::select! {
+                command = receiver.receive::<Command>() => command,
+                ended = &mut work => break ended.unwrap_or_else(|e| Some(e.to_string())),
+                Some(reason) = deaths.recv() => break Some(reason),
+            };
+            match command {
+                Ok(Some((Command::Exec { batch, script, networks }, _))) => {
+                    let _ = batches.send(Batch { id: batch, script, networks });
+                }
+                Ok(Some((Command::Configure(network), _))) => {
+                    let _ = changes.send(networks::Change::Set(network));
+                }
+                Ok(Some((Command::RemoveNetwork(network), _))) => {
+                    let _ = changes.send(networks::Change::Remove(network));
+                }
+                Ok(Some((Command::PollUsage, _))) => {
+                    tokio::task::spawn_local(self.clone().report_usage());
+                }
+                Ok(Some((Command::Reply { id, outcome }, _))) => self.daemon.replied(id, outcome),
+                Ok(Some((Command::Terminate, _))) => break None,
+                Ok(Some((Command::Setup(_), _))) => {}
+                Ok(None) => break Some("its daemon is gone".to_owned()),
+                Err(e) => break Some(format!("its daemon was not understood: {e}")),
+            }
+        };
+        work.abort();
+        follow.abort();
+        reason
+    }
+
+    /// Tells when the payload ends without being asked to.
+    async fn watch(self: Rc<Self>) {
+        let reason = self.runtime.ended(&self.payload).await;
+        if self.state.get() == (ActivityState::Ready, None) {
+            let _ = self.died.send(reason);
+        }
+    }
+
+    async fn report_usage(self: Rc<Self>) {
+        let mut usage = match self.state.get().0 {
+            ActivityState::Ready => self.runtime.usage(&self.payload).await.unwrap_or_default(),
+            _ => Usage::default(),
+        };
+        usage.duration_sec = self.started.get().map_or(0.0, |start| start.elapsed().as_secs_f64());
+        self.daemon.report(Report::Usage(usage)).await;
+    }
+
+    async fn set_state(&self, now: ActivityState, next: Option<ActivityState>) {
+        self.state.set((now, next));
+        self.daemon.report(Report::State((now, next))).await;
+    }
+
+    /// Ends the payload and removes its files.
+    async fn end(&self) {
+        if self.state.get().0 != ActivityState::Terminated {
+            self.set_state(self.state.get().0, Some(ActivityState::Terminated)).await;
+            self.stop().await;
+        }
+        let workdir = vec![self.config.workdir.clone()];
+        let removed = sweep::remove(workdir, &self.config.agent(), &self.config.helper()).await;
+        if let Err(e) = removed {
+            eprintln!("exeunit: cannot remove {}: {e}", self.config.workdir.display());
+        }
+    }
+
+    /// Ends the payload.
+    async fn stop(&self) {
+        if let Err(e) = self.runtime.stop(&self.payload).await {
+            eprintln!("exeunit: {e}");
+        }
+        self.networks.lock().await.leave_all(self).await;
+        self.set_state(ActivityState::Terminated, None).await;
+    }
+}

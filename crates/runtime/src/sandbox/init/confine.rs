@@ -1,0 +1,155 @@
+//! What a payload process may not do.
+
+use std::{collections::BTreeMap, io, sync::OnceLock};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigSet, SigmaskHow, sigprocmask},
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+use crate::Limits;
+
+/// Capabilities that a payload's root keeps, all of them over its own namespaces only. Not among them:
+/// those over mounts, interfaces, tracing and the kernel.
+const KEPT: [u32; 13] = [
+    0,  // CHOWN
+    1,  // DAC_OVERRIDE
+    3,  // FOWNER
+    4,  // FSETID
+    5,  // KILL
+    6,  // SETGID
+    7,  // SETUID
+    8,  // SETPCAP
+    10, // NET_BIND_SERVICE
+    13, // NET_RAW
+    18, // SYS_CHROOT
+    29, // AUDIT_WRITE
+    31, // SETFCAP
+];
+
+const OPEN_FILES: u64 = 65_536;
+
+/// Confines the present process for good; it then becomes a program of the payload.
+pub(super) fn confine(limits: &Limits) -> io::Result<()> {
+    set_limits(limits)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    drop_capabilities()?;
+    nix::sys::prctl::set_no_new_privs()?;
+    let filters = filters().as_ref().map_err(|e| io::Error::other(e.clone()))?;
+    filters.iter().try_for_each(|f| seccompiler::apply_filter(f).map_err(io::Error::other))
+}
+
+fn set_limits(limits: &Limits) -> io::Result<()> {
+    let set = |resource, wanted: u64| {
+        let (_, most) = getrlimit(resource)?;
+        let wanted = wanted.min(most);
+        setrlimit(resource, wanted, wanted)
+    };
+    set(Resource::RLIMIT_CORE, 0)?;
+    set(Resource::RLIMIT_NOFILE, limits.open_files.unwrap_or(OPEN_FILES))?;
+    if let Some(processes) = limits.processes {
+        set(Resource::RLIMIT_NPROC, processes)?;
+    }
+    if let Some(bytes) = limits.memory {
+        set(Resource::RLIMIT_DATA, bytes)?;
+    }
+    if let Some(bytes) = limits.storage {
+        set(Resource::RLIMIT_FSIZE, bytes)?;
+    }
+    Ok(())
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    for capability in 0..64 {
+        if KEPT.contains(&capability) {
+            continue;
+        }
+        // SAFETY: plain system call.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::EINVAL) => break,
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Made once; children inherit it.
+fn filters() -> &'static Result<[BpfProgram; 2], String> {
+    static FILTERS: OnceLock<Result<[BpfProgram; 2], String>> = OnceLock::new();
+    FILTERS.get_or_init(|| build_filters().map_err(|e| e.to_string()))
+}
+
+/// Refuses what no payload needs and kernels have been broken with. Everything else is allowed: what
+/// counts is the namespaces.
+fn build_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in REFUSED {
+        rules.insert(*call, vec![]);
+    }
+    let masked = |argument, mask: u64, value: u64| {
+        let equal = SeccompCmpOp::MaskedEq(mask);
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, equal, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    let users = libc::CLONE_NEWUSER as u64;
+    rules.insert(libc::SYS_clone, vec![masked(0, users, users)?]);
+    rules.insert(libc::SYS_unshare, vec![masked(0, users, users)?]);
+    let is = |argument, value: u64| {
+        let condition =
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    // Typing into the terminal of somebody else.
+    rules.insert(libc::SYS_ioctl, vec![is(1, libc::TIOCSTI)?, is(1, libc::TIOCLINUX)?]);
+    rules
+        .insert(libc::SYS_socket, vec![is(0, libc::AF_VSOCK as u64)?, is(0, libc::AF_ALG as u64)?]);
+    let arch = std::env::consts::ARCH.try_into()?;
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let refused = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?;
+    // `clone3` hides its flags from the filter: callers fall back to `clone` on "not implemented".
+    let hidden: BTreeMap<_, _> = [(libc::SYS_clone3, vec![])].into();
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+    let hidden = SeccompFilter::new(hidden, SeccompAction::Allow, missing, arch)?;
+    Ok([refused.try_into()?, hidden.try_into()?])
+}
+
+const REFUSED: &[i64] = &[
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_move_pages,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_userfaultfd,
+];

@@ -1,0 +1,268 @@
+//! The payload's file system.
+//!
+//! Everything is mounted before the root changes, onto descriptors resolved inside the new root
+//! (`RESOLVE_IN_ROOT`): a link in the image cannot lead a mount astray.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::symlink,
+    },
+    path::Path,
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat},
+    unistd::{chdir, fchdir, pivot_root},
+};
+
+use super::{super::protocol::Setup, files::NameFiles};
+
+const NO_DATA: Option<&str> = None;
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// The group that terminals belong to on most systems.
+const TTY_GROUP: u32 = 5;
+/// Parts of `/proc` that speak of the host: not to be written, or not to be read either.
+const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
+const PROC_HIDDEN: [&str; 4] = ["kcore", "keys", "timer_list", "sched_debug"];
+
+/// Builds the root and goes there.
+pub(super) fn set_up(setup: &Setup) -> io::Result<NameFiles> {
+    let names = named("root", mount_root()).and_then(|()| {
+        let root = Root(open_directory("root")?);
+        named("/proc", root.mount_proc())?;
+        named("/sys", root.mount_sys())?;
+        named("/dev", root.mount_dev(setup.own_ids))?;
+        let names = named("/etc", root.mount_names(setup))?;
+        named("/tmp", root.mount_tmp(setup.limits.memory))?;
+        Ok(names)
+    })?;
+    named("the root", change_root())?;
+    Ok(names)
+}
+
+fn named<T>(what: &str, outcome: io::Result<T>) -> io::Result<T> {
+    outcome.map_err(|e| io::Error::new(e.kind(), format!("{what}: {e}")))
+}
+
+/// The image below a layer of the payload's own; where the host has no overlays for users, a copy.
+fn mount_root() -> io::Result<()> {
+    let layers = "lowerdir=lower,upperdir=upper,workdir=work";
+    for options in [format!("{layers},userxattr"), layers.to_owned()] {
+        let flags = MsFlags::MS_NODEV;
+        if mount(Some("overlay"), "root", Some("overlay"), flags, Some(options.as_str())).is_ok() {
+            return Ok(());
+        }
+    }
+    copy_tree(Path::new("lower"), Path::new("upper"))?;
+    bind("upper", Path::new("root"))
+}
+
+fn open_directory(path: &str) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
+/// The new root, not yet entered.
+struct Root(OwnedFd);
+
+impl Root {
+    /// Opens a place in the new root, as the payload would find it.
+    fn open(&self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .mode(if flags.contains(OFlag::O_CREAT) {
+                Mode::from_bits_truncate(0o644)
+            } else {
+                Mode::empty()
+            })
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        Ok(openat2(self.0.as_fd(), path, how)?)
+    }
+
+    /// A directory to mount onto, made if absent; the result keeps its path alive.
+    fn directory(&self, path: &str) -> io::Result<Place> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        if let Ok(found) = self.open(path, flags) {
+            return Ok(Place(found));
+        }
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("/", path));
+        let parent = self.directory(parent)?;
+        // A dangling link or a file in the way goes: it is the payload's own layer.
+        let _ =
+            nix::unistd::unlinkat(parent.0.as_fd(), name, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        mkdirat(parent.0.as_fd(), name, Mode::from_bits_truncate(0o755))?;
+        self.open(path, flags).map(Place)
+    }
+
+    /// A file to mount onto, made if absent.
+    fn file(&self, directory: &str, name: &str) -> io::Result<Place> {
+        let path = format!("{directory}/{name}");
+        if let Ok(found) = self.open(&path, OFlag::O_PATH) {
+            return Ok(Place(found));
+        }
+        let parent = self.directory(directory)?;
+        let _ =
+            nix::unistd::unlinkat(parent.0.as_fd(), name, nix::unistd::UnlinkatFlags::NoRemoveDir);
+        drop(self.open(&path, OFlag::O_CREAT | OFlag::O_WRONLY)?);
+        self.open(&path, OFlag::O_PATH).map(Place)
+    }
+
+    fn mount_proc(&self) -> io::Result<()> {
+        let place = self.directory("proc")?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        if mount(Some("proc"), place.path().as_str(), Some("proc"), flags, NO_DATA).is_err() {
+            // A host that hides parts of its own /proc lets nobody mount another: the payload goes
+            // without rather than see the host's.
+            return Ok(());
+        }
+        for name in PROC_READ_ONLY {
+            let Ok(part) = self.open(&format!("proc/{name}"), OFlag::O_PATH) else { continue };
+            let part = Place(part);
+            bind(&part.path(), Path::new(&part.path()))?;
+            let again = self.open(&format!("proc/{name}"), OFlag::O_PATH)?;
+            remount(&Place(again).path(), flags | MsFlags::MS_RDONLY)?;
+        }
+        for name in PROC_HIDDEN {
+            let Ok(part) = self.open(&format!("proc/{name}"), OFlag::O_PATH) else { continue };
+            bind("/dev/null", Path::new(&Place(part).path()))?;
+        }
+        Ok(())
+    }
+
+    fn mount_sys(&self) -> io::Result<()> {
+        let place = self.directory("sys")?;
+        let flags =
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+        // As with /proc; few programs miss it.
+        let _ = mount(Some("sysfs"), place.path().as_str(), Some("sysfs"), flags, NO_DATA);
+        Ok(())
+    }
+
+    fn mount_dev(&self, own_ids: bool) -> io::Result<()> {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        tmpfs(&self.directory("dev")?, flags, "mode=755,size=1m,nr_inodes=4096")?;
+        for device in DEVICES {
+            let place = self.file("dev", device)?;
+            bind(&format!("/dev/{device}"), Path::new(&place.path()))?;
+        }
+        let pts = self.directory("dev/pts")?;
+        let group = if own_ids { format!(",gid={TTY_GROUP}") } else { String::new() };
+        let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
+        mount(Some("devpts"), pts.path().as_str(), Some("devpts"), flags, Some(options.as_str()))?;
+        tmpfs(&self.directory("dev/shm")?, flags | MsFlags::MS_NODEV, "mode=1777")?;
+        let dev = self.directory("dev")?;
+        let links = [
+            ("pts/ptmx", "ptmx"),
+            ("/proc/self/fd", "fd"),
+            ("/proc/self/fd/0", "stdin"),
+            ("/proc/self/fd/1", "stdout"),
+            ("/proc/self/fd/2", "stderr"),
+        ];
+        links
+            .iter()
+            .try_for_each(|(target, name)| symlink(target, format!("{}/{name}", dev.path())))
+    }
+
+    /// Mounts init's own files over the image's.
+    fn mount_names(&self, setup: &Setup) -> io::Result<NameFiles> {
+        let place = self.directory("tmp")?;
+        tmpfs(&place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755,size=8m")?;
+        let source = Root(self.open("tmp", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+        let make = |name: &str| -> io::Result<File> {
+            let path = format!("{}/{name}", fd_path(source.0.as_fd()));
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            bind(&path, Path::new(&self.file("etc", name)?.path()))?;
+            Ok(file)
+        };
+        let mut files = NameFiles {
+            hosts: make("hosts")?,
+            hostname: make("hostname")?,
+            resolv_conf: make("resolv.conf")?,
+        };
+        umount2(fd_path(source.0.as_fd()).as_str(), MntFlags::MNT_DETACH)?;
+        files.write(&setup.names)?;
+        Ok(files)
+    }
+
+    fn mount_tmp(&self, memory: Option<u64>) -> io::Result<()> {
+        let place = self.directory("tmp")?;
+        let size = memory.map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
+        tmpfs(&place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &format!("mode=1777,size={size}"))?;
+        let place = self.directory("tmp")?;
+        Ok(fchmodat(
+            nix::fcntl::AT_FDCWD,
+            place.path().as_str(),
+            Mode::from_bits_truncate(0o1777),
+            FchmodatFlags::FollowSymlink,
+        )?)
+    }
+}
+
+/// A place to mount onto.
+struct Place(OwnedFd);
+
+impl Place {
+    fn path(&self) -> String {
+        fd_path(self.0.as_fd())
+    }
+}
+
+fn fd_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn tmpfs(place: &Place, flags: MsFlags, options: &str) -> io::Result<()> {
+    Ok(mount(Some("tmpfs"), place.path().as_str(), Some("tmpfs"), flags, Some(options))?)
+}
+
+fn bind(from: &str, to: &Path) -> io::Result<()> {
+    Ok(mount(Some(from), to, NO_DATA, MsFlags::MS_BIND | MsFlags::MS_REC, NO_DATA)?)
+}
+
+fn remount(place: &str, flags: MsFlags) -> io::Result<()> {
+    let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    Ok(mount(NO_DATA, place, NO_DATA, flags, NO_DATA)?)
+}
+
+fn change_root() -> io::Result<()> {
+    chdir("root")?;
+    // The old root ends up mounted over the new one, and goes.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    let root = open_directory("/")?;
+    fchdir(&root)?;
+    Ok(())
+}
+
+/// Copies a tree with owners, modes and links.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let metadata = entry.metadata()?;
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            fs::create_dir(&target)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target)?;
+        } else {
+            continue;
+        }
+        lchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
+        if !kind.is_symlink() {
+            fs::set_permissions(&target, metadata.permissions())?;
+        }
+    }
+    Ok(())
+}

@@ -76,6 +76,7 @@ impl Control {
     pub(crate) fn set_network(&mut self, id: NetworkId, table: Arc<Table>) {
         self.tables.insert(id, table);
         self.publish(id);
+        self.ports.values().filter(|port| port.network.id == id).for_each(|port| port.introduce());
     }
 
     pub(crate) fn remove_network(&mut self, id: NetworkId) {
@@ -103,7 +104,8 @@ impl Control {
         let id = PortId(self.next_port);
         let kind = nic.kind();
         let unusable = |source| AttachError::Unusable { kind, source };
-        let port = Port::new(id, self.network(network), owner, nic).map_err(unusable)?;
+        let poll = Arc::clone(&core.worker_of(id.0).poll);
+        let port = Port::new(id, self.network(network), owner, nic, poll).map_err(unusable)?;
         let port = Arc::new(port);
         self.next_port += 1;
         self.ports.insert(id.0, Arc::clone(&port));
@@ -113,6 +115,7 @@ impl Control {
             self.detach(core, id);
             return Err(unusable(source));
         }
+        port.introduce();
         Ok(id)
     }
 
@@ -207,7 +210,7 @@ impl Control {
     }
 
     /// Drops ports that a thread found closed.
-    fn forget_closed(&mut self, core: &Core) {
+    pub(crate) fn forget_closed(&mut self, core: &Core) {
         for id in std::mem::take(&mut *core.closed.lock()) {
             if let Some(port) = self.ports.remove(&id) {
                 self.forget_groups(&port);

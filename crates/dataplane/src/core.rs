@@ -39,7 +39,7 @@ pub(crate) struct Core {
 /// The part of a thread that others reach.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
-    pub(crate) poll: Poll,
+    pub(crate) poll: Arc<Poll>,
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) counters: Counters,
     pub(crate) releases: Mutex<Vec<Arc<Slot>>>,

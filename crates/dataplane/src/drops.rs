@@ -58,8 +58,8 @@ drops! {
     TooBig = "too_big",
     /// A fragment that does not fit the others, or whose others did not come in time.
     Fragment = "fragment",
-    /// A frame from an Ethernet vNIC that carries no IP packet.
-    NotIp = "not_ip",
+    /// A packet for an Ethernet vNIC whose MAC address is not known yet.
+    NoNeighbour = "no_neighbour",
     /// A frame from a vNIC that is larger than any may be, or cut short.
     BadFrame = "bad_frame",
     /// A relayed datagram for a session that is not there, or from elsewhere than its ends.

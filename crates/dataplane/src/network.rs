@@ -6,7 +6,11 @@ use arc_swap::ArcSwapOption;
 use gvpn_model::NetworkId;
 use gvpn_switch::{MemberIx, Table};
 
-use crate::{capture::Captures, peer::Slot, port::Port};
+use crate::{
+    capture::Captures,
+    peer::Slot,
+    port::{Owner, Port},
+};
 
 /// One network; its state is swapped whole.
 #[derive(Debug)]
@@ -56,6 +60,17 @@ impl Network {
 impl State {
     pub(crate) fn target(&self, member: MemberIx) -> &Target {
         self.targets.get(member.0 as usize).unwrap_or(&Target::Nothing)
+    }
+
+    /// The member that a port sends as.
+    pub(crate) fn member(&self, owner: Owner) -> Option<MemberIx> {
+        match owner {
+            Owner::Member(id) => self.table.member_ix(id),
+            Owner::Pair { local, .. } => {
+                let at = self.table.members().iter().position(|row| row.ips.contains(&local))?;
+                Some(MemberIx(at as u32))
+            }
+        }
     }
 
     /// The tap for a packet, if there is one.

@@ -217,7 +217,8 @@ impl DataPlane {
     /// All counters.
     pub fn stats(&self) -> Stats {
         let core = &self.shared.core;
-        let control = self.shared.control.lock();
+        let mut control = self.shared.control.lock();
+        control.forget_closed(core);
         let mut drops = BTreeMap::new();
         core.workers.iter().for_each(|worker| worker.counters.collect(&mut drops));
         Stats {
@@ -284,7 +285,7 @@ fn open_workers(config: &Config) -> Result<Vec<WorkerState>, StartError> {
 }
 
 fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, StartError> {
-    let poll = Poll::new().map_err(StartError::Thread)?;
+    let poll = Arc::new(Poll::new().map_err(StartError::Thread)?);
     let mut sockets: Vec<UdpSocket> = Vec::new();
     for &wanted in addrs {
         let bind = |addr| UdpSocket::bind(addr, config.offloads.udp_gso, config.offloads.udp_gro);

@@ -48,6 +48,16 @@ impl Poll {
         self.add(fd, FIRST_PORT + id)
     }
 
+    /// Waits for room to write on a port too, or no longer.
+    pub(crate) fn watch_port(&self, fd: RawFd, id: u64, writable: bool) {
+        // SAFETY: the caller holds the descriptor open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let out = if writable { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | out, FIRST_PORT + id);
+        // A port that was detached meanwhile needs no watching.
+        let _ = self.epoll.modify(fd, &mut event);
+    }
+
     pub(crate) fn remove(&self, fd: RawFd) {
         // SAFETY: the caller holds the descriptor open during the call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };

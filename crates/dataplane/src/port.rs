@@ -6,19 +6,23 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
 use gvpn_model::MemberId;
 use gvpn_packet::{Gso, Packet, Segments, VnetHdr, complete_checksum};
-use gvpn_switch::capture::Direction;
+use gvpn_switch::{MemberIx, Table, capture::Direction, ethernet::EthernetEdge};
 
 use crate::{
     Drop, Nic, PortId,
     counters::Counters,
     network::Network,
-    nic::{NicIo, SendError},
+    nic::{NicIo, SendError, ethernet::Ethernet},
+    poll::Poll,
 };
 
 /// Who a port stands for.
@@ -28,6 +32,9 @@ pub(crate) enum Owner {
     Pair { local: IpAddr, remote: IpAddr },
 }
 
+/// How often a payload is asked for its MAC address while packets wait for it.
+const SOLICIT_EVERY_MS: u64 = 200;
+
 /// An attached vNIC.
 #[derive(Debug)]
 pub(crate) struct Port {
@@ -36,7 +43,10 @@ pub(crate) struct Port {
     pub(crate) owner: Owner,
     pub(crate) nic: NicIo,
     pub(crate) kind: &'static str,
+    poll: Arc<Poll>,
     uso: AtomicBool,
+    armed: AtomicBool,
+    solicited: AtomicU64,
     pub(crate) packets_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) packets_out: AtomicU64,
@@ -49,6 +59,7 @@ impl Port {
         network: Arc<Network>,
         owner: Owner,
         nic: Nic,
+        poll: Arc<Poll>,
     ) -> io::Result<Self> {
         let kind = nic.kind();
         let nic = NicIo::open(nic)?;
@@ -60,6 +71,9 @@ impl Port {
             uso: AtomicBool::new(nic.takes_super_packets()),
             nic,
             kind,
+            poll,
+            armed: AtomicBool::new(false),
+            solicited: zero(),
             packets_in: zero(),
             bytes_in: zero(),
             packets_out: zero(),
@@ -114,9 +128,86 @@ impl Port {
                 self.packets_out.fetch_add(packets, Relaxed);
                 self.bytes_out.fetch_add(bytes as u64, Relaxed);
             }
+            Err(SendError::NoNeighbour) => {
+                counters.drop(Drop::NoNeighbour, packets);
+                self.solicit();
+            }
             Err(SendError::Full) => counters.drop(Drop::PortFull, packets),
             Err(SendError::Invalid | SendError::Gone) => counters.drop(Drop::PortFailed, packets),
         }
+    }
+
+    /// The switch's end of the vNIC's Ethernet, where it has one.
+    pub(crate) fn ethernet(&self) -> Option<&Ethernet> {
+        match &self.nic {
+            NicIo::Ethernet(ethernet) => Some(ethernet),
+            _ => None,
+        }
+    }
+
+    /// Sends a frame of the switch's own.
+    pub(crate) fn send_frame(&self, frame: &[u8]) {
+        if let Some(ethernet) = self.ethernet()
+            && ethernet.send_frame(&[], frame) == Ok(true)
+        {
+            self.arm();
+        }
+    }
+
+    /// Tells the payload where its gateways are and makes it tell its MAC address.
+    pub(crate) fn introduce(&self) {
+        self.send_frames(|edge, table, member| {
+            let mut frames = edge.announcements(table, member);
+            frames.extend(edge.solicitations(table, member));
+            frames
+        });
+    }
+
+    /// Sends what waited for the vNIC to take more.
+    pub(crate) fn flush(&self) {
+        if !self.armed.load(Relaxed) {
+            return;
+        }
+        let Some(ethernet) = self.ethernet() else { return };
+        if matches!(ethernet.flush(), Ok(true)) {
+            return;
+        }
+        self.armed.store(false, SeqCst);
+        self.poll.watch_port(self.raw(), self.id.0, false);
+        // What another thread left between the two is looked for once more.
+        if matches!(ethernet.flush(), Ok(true)) {
+            self.arm();
+        }
+    }
+
+    fn arm(&self) {
+        if !self.armed.swap(true, SeqCst) {
+            self.poll.watch_port(self.raw(), self.id.0, true);
+        }
+    }
+
+    fn solicit(&self) {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        if now.abs_diff(self.solicited.swap(now, Relaxed)) >= SOLICIT_EVERY_MS {
+            self.send_frames(EthernetEdge::solicitations);
+        }
+    }
+
+    fn send_frames(&self, frames: impl Fn(&EthernetEdge, &Table, MemberIx) -> Vec<Vec<u8>>) {
+        let state = self.network.state.load();
+        let (Some(ethernet), Some(state)) = (self.ethernet(), state.as_deref()) else { return };
+        let Some(member) = state.member(self.owner) else { return };
+        let frames = frames(&ethernet.edge.lock(), &state.table, member);
+        frames.iter().for_each(|frame| self.send_frame(frame));
+    }
+
+    fn send_packet(&self, packet: &[u8]) -> Result<(), SendError> {
+        if self.nic.send_packet(packet)? {
+            self.arm();
+        }
+        Ok(())
     }
 
     /// One packet at a time, with whole checksums.
@@ -138,11 +229,11 @@ impl Port {
                 if hdr.is_partial() {
                     complete_checksum(packet, hdr);
                 }
-                self.nic.send_packet(packet)
+                self.send_packet(packet)
             }
             Ok(Some(segments)) => (0..segments.count()).try_for_each(|index| {
                 let len = segments.write_packet(index, &mut scratch.segment[..]);
-                self.nic.send_packet(&scratch.segment[..len])
+                self.send_packet(&scratch.segment[..len])
             }),
             Err(_) => Err(SendError::Invalid),
         }

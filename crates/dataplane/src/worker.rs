@@ -5,13 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use gvpn_packet::{MAX_PACKET, VNET_LEN, VnetHdr};
-use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction};
+use gvpn_packet::{MAX_PACKET, VnetHdr};
+use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction, ethernet::FrameIn};
 
 use crate::{
     Drop, Event,
     core::Core,
     network::{State, Target, addresses},
+    nic::ethernet::MAX_FRAME,
     poll::{EVENTS, Ready},
     port::{Owner, Port, Scratch, packets_in},
     receive::Receive,
@@ -22,6 +23,8 @@ use crate::{
 const PORT_TURN: usize = 64;
 /// How many receives a socket gets before others get their turn.
 const SOCKET_TURN: usize = 8;
+
+const ETHERNET_HEADER: usize = 14;
 
 /// Memory of one thread's buffers.
 const BUDGET: usize = 2 << 20;
@@ -48,7 +51,7 @@ impl Worker {
             receive: Receive::default(),
             transmit: Transmit::default(),
             scratch: Scratch::default(),
-            packet: vec![0; VNET_LEN + MAX_PACKET].into_boxed_slice(),
+            packet: vec![0; MAX_FRAME].into_boxed_slice(),
         }
     }
 
@@ -108,19 +111,16 @@ impl Worker {
     /// Moves what a vNIC has to send.
     fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>) {
         let state = port.network.state.load();
-        let from = state.as_deref().and_then(|state| member(state, port.owner));
+        let from = state.as_deref().and_then(|state| state.member(port.owner));
+        port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
         for _ in 0..PORT_TURN {
             match port.nic.read(&mut buffer) {
                 Ok(Some((hdr, packet))) => match (state.as_deref(), from) {
                     (Some(state), Some(from)) => {
-                        let packets = packets_in(&hdr, packet);
-                        port.note_in(packets, packet.len() as u64);
-                        if port.network.captures.any() {
-                            let parts = &[IoSlice::new(packet)];
-                            port.network.captures.note(Direction::Outbound, parts);
+                        if let Some(packet) = unwrap(cx, port, state, from, packet) {
+                            self.packet_in(cx, port, state, from, &hdr, packet);
                         }
-                        self.forward(cx, port, state, from, &hdr, packet, packets);
                     }
                     _ => cx.counters.drop(Drop::NotAMember, 1),
                 },
@@ -135,6 +135,24 @@ impl Worker {
         }
         self.packet = buffer;
         self.transmit.flush(cx);
+    }
+
+    #[inline]
+    fn packet_in(
+        &mut self,
+        cx: &Context<'_>,
+        port: &Arc<Port>,
+        state: &State,
+        from: MemberIx,
+        hdr: &VnetHdr,
+        packet: &mut [u8],
+    ) {
+        let packets = packets_in(hdr, packet);
+        port.note_in(packets, packet.len() as u64);
+        if port.network.captures.any() {
+            port.network.captures.note(Direction::Outbound, &[IoSlice::new(packet)]);
+        }
+        self.forward(cx, port, state, from, hdr, packet, packets);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -211,13 +229,29 @@ impl Worker {
     }
 }
 
-/// The member that a port sends as.
-fn member(state: &State, owner: Owner) -> Option<MemberIx> {
-    match owner {
-        Owner::Member(id) => state.table.member_ix(id),
-        Owner::Pair { local, .. } => {
-            let at = state.table.members().iter().position(|row| row.ips.contains(&local))?;
-            Some(MemberIx(at as u32))
+/// The IP packet in what a vNIC sent: a frame of an Ethernet vNIC meets the switch's end here.
+#[inline]
+fn unwrap<'a>(
+    cx: &Context<'_>,
+    port: &Port,
+    state: &State,
+    from: MemberIx,
+    bytes: &'a mut [u8],
+) -> Option<&'a mut [u8]> {
+    let Some(ethernet) = port.ethernet() else { return Some(bytes) };
+    let met = ethernet.edge.lock().frame_in(&state.table, from, bytes);
+    match met {
+        FrameIn::Packet(packet) => {
+            let len = packet.len();
+            bytes.get_mut(ETHERNET_HEADER..ETHERNET_HEADER + len)
+        }
+        FrameIn::Reply(frame) => {
+            port.send_frame(&frame);
+            None
+        }
+        FrameIn::Drop(reason) => {
+            cx.counters.switch_drop(reason, 1);
+            None
         }
     }
 }

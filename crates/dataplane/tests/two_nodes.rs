@@ -100,7 +100,10 @@ fn udp_segmentation_by_the_payload_arrives_as_the_datagrams_it_stands_for() {
             let mut got = Vec::new();
             for _ in 0..21 {
                 let mut buffer = [0; 2000];
-                let n = receiver.recv(&mut buffer).unwrap();
+                let n = receiver.recv(&mut buffer).unwrap_or_else(|error| {
+                    let (a, b) = (pair.a.plane.stats(), pair.b.plane.stats());
+                    panic!("{kind:?} {to} after {}: {error}; {a:?} {b:?}", got.len())
+                });
                 assert!(n == 1000 || got.len() == 20_000, "{n}");
                 got.extend_from_slice(&buffer[..n]);
             }

@@ -1,5 +1,6 @@
 //! File descriptors of vNICs.
 
+pub(crate) mod ethernet;
 mod tun;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
 
 use gvpn_packet::{VNET_LEN, VnetHdr};
 
+use self::ethernet::{Ethernet, Framing};
 use crate::Nic;
 
 /// Why a packet did not go to a vNIC.
@@ -20,6 +22,8 @@ pub(crate) enum SendError {
     Invalid,
     /// The vNIC is gone.
     Gone,
+    /// The payload's MAC address is not known yet.
+    NoNeighbour,
 }
 
 /// A vNIC, ready to move packets.
@@ -27,6 +31,7 @@ pub(crate) enum SendError {
 pub(crate) enum NicIo {
     TunVnet(OwnedFd),
     Tun(OwnedFd),
+    Ethernet(Ethernet),
 }
 
 impl Nic {
@@ -53,9 +58,9 @@ impl NicIo {
                 tun::check(&fd, false)?;
                 Self::Tun(fd)
             }
-            Nic::Stream(_) | Nic::Stream2(_) | Nic::Dgram(_) => {
-                return Err(io::ErrorKind::Unsupported.into());
-            }
+            Nic::Stream(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Length4)?),
+            Nic::Stream2(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Length2)?),
+            Nic::Dgram(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Message)?),
         };
         set_nonblocking(io.raw())?;
         Ok(io)
@@ -64,6 +69,7 @@ impl NicIo {
     pub(crate) fn raw(&self) -> RawFd {
         match self {
             Self::TunVnet(fd) | Self::Tun(fd) => fd.as_raw_fd(),
+            Self::Ethernet(nic) => nic.raw(),
         }
     }
 
@@ -76,28 +82,38 @@ impl NicIo {
         tun::write(self.raw(), parts)
     }
 
-    /// Sends one packet with whole checksums.
-    pub(crate) fn send_packet(&self, packet: &[u8]) -> Result<(), SendError> {
+    /// Sends one packet with whole checksums; returns whether bytes wait until the vNIC takes more.
+    pub(crate) fn send_packet(&self, packet: &[u8]) -> Result<bool, SendError> {
         match self {
             Self::TunVnet(fd) => {
                 let head = [0; VNET_LEN];
-                tun::write(fd.as_raw_fd(), &[IoSlice::new(&head), IoSlice::new(packet)])
+                let parts = [IoSlice::new(&head), IoSlice::new(packet)];
+                tun::write(fd.as_raw_fd(), &parts).map(|()| false)
             }
-            Self::Tun(fd) => tun::write(fd.as_raw_fd(), &[IoSlice::new(packet)]),
+            Self::Tun(fd) => tun::write(fd.as_raw_fd(), &[IoSlice::new(packet)]).map(|()| false),
+            Self::Ethernet(nic) => {
+                let head = nic.edge.lock().header_out(packet).ok_or(SendError::NoNeighbour)?;
+                nic.send_frame(&head, packet)
+            }
         }
     }
 
-    /// Reads the next packet or super-packet into `buffer`; `Ok(None)` for one that is none.
+    /// Reads the next packet or super-packet (from an Ethernet vNIC: the next frame) into `buffer`;
+    /// `Ok(None)` for one that is none.
     pub(crate) fn read<'a>(
         &self,
         buffer: &'a mut [u8],
     ) -> io::Result<Option<(VnetHdr, &'a mut [u8])>> {
+        if let Self::Ethernet(nic) = self {
+            let n = nic.read_frame(buffer)?;
+            return Ok(Some((VnetHdr::default(), &mut buffer[..n])));
+        }
         let n = tun::read(self.raw(), buffer)?;
         match self {
             Self::TunVnet(_) => Ok(buffer[..n]
                 .split_first_chunk_mut::<VNET_LEN>()
                 .map(|(head, packet)| (VnetHdr::read(head), packet))),
-            Self::Tun(_) => Ok(Some((VnetHdr::default(), &mut buffer[..n]))),
+            _ => Ok(Some((VnetHdr::default(), &mut buffer[..n]))),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Two or more nodes on loopback, each with vNICs in namespaces of their own.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(unreachable_pub, missing_docs, reason = "seen by one test binary only")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "system calls on live locals")]
 
 use std::{
     io::{Read, Write},
@@ -21,7 +23,7 @@ use gvpn_session::{LaneKeys, Suite};
 use gvpn_switch::Table;
 use tokio::sync::mpsc;
 
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(20);
 pub const LOCAL: &str = "127.0.0.1:0";
 
 /// A node: an identity and a running data plane.
@@ -136,17 +138,8 @@ pub fn tun(host: &Host, index: usize, kind: Kind, mtu: u16) -> Nic {
 }
 
 fn open_tun(kind: Kind) -> OwnedFd {
-    let fd = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
-    assert!(fd >= 0, "cannot open /dev/net/tun: {}", std::io::Error::last_os_error());
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
-        *to = *from as libc::c_char;
-    }
     let vnet = if kind == Kind::Vnet { libc::IFF_VNET_HDR } else { 0 };
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | vnet) as i16;
-    let made = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
-    assert!(made >= 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+    let fd = open("tun0", libc::IFF_TUN | vnet);
     if kind == Kind::Vnet {
         // Checksum, TSO for both families with ECN, USO for both families.
         let offloads = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
@@ -154,6 +147,85 @@ fn open_tun(kind: Kind) -> OwnedFd {
         assert!(set >= 0, "TUNSETOFFLOAD: {}", std::io::Error::last_os_error());
     }
     fd
+}
+
+fn open(name: &str, flags: libc::c_int) -> OwnedFd {
+    let fd = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    assert!(fd >= 0, "cannot open /dev/net/tun: {}", std::io::Error::last_os_error());
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (flags | libc::IFF_NO_PI) as i16;
+    let made = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    assert!(made >= 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+    fd
+}
+
+/// Opens a TAP with member `index`'s addresses in a host, and carries its frames over a socket
+/// whose other end is returned, in the framing of `kind`.
+pub fn ethernet(host: &Host, index: usize, kind: &str) -> Nic {
+    let tap = host.enter(open_tap).unwrap();
+    host.ip(["addr", "add", &format!("{}/24", v4(index)), "dev", "tap0"]).unwrap();
+    host.ip(["addr", "add", &format!("{}/64", v6(index)), "dev", "tap0", "nodad"]).unwrap();
+    host.ip(["link", "set", "tap0", "mtu", "1400", "up"]).unwrap();
+    let tap = Arc::new(std::fs::File::from(tap));
+    match kind {
+        "dgram" => {
+            let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+            let (theirs, tap2) = (Arc::new(theirs), Arc::clone(&tap));
+            let theirs2 = Arc::clone(&theirs);
+            std::thread::spawn(move || carry(|b| (&*tap).read(b), |b| theirs.send(b).map(drop)));
+            std::thread::spawn(move || carry(|b| theirs2.recv(b), |b| (&*tap2).write_all(b)));
+            Nic::Dgram(ours.into())
+        }
+        stream => {
+            let wide = stream == "stream";
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let (theirs, tap2) = (Arc::new(theirs), Arc::clone(&tap));
+            let theirs2 = Arc::clone(&theirs);
+            let prefix = move |len: usize| match wide {
+                true => (len as u32).to_be_bytes().to_vec(),
+                false => (len as u16).to_ne_bytes().to_vec(),
+            };
+            std::thread::spawn(move || {
+                carry(
+                    |b| (&*tap).read(b),
+                    |b| (&*theirs).write_all(&[prefix(b.len()), b.to_vec()].concat()),
+                );
+            });
+            std::thread::spawn(move || {
+                let read = |b: &mut [u8]| {
+                    let mut prefix = [0; 4];
+                    (&*theirs2).read_exact(&mut prefix[..if wide { 4 } else { 2 }])?;
+                    let len = match wide {
+                        true => u32::from_be_bytes(prefix) as usize,
+                        false => usize::from(u16::from_ne_bytes([prefix[0], prefix[1]])),
+                    };
+                    (&*theirs2).read_exact(&mut b[..len]).map(|()| len)
+                };
+                carry(read, |b| (&*tap2).write_all(b));
+            });
+            if wide { Nic::Stream(ours.into()) } else { Nic::Stream2(ours.into()) }
+        }
+    }
+}
+
+fn carry(
+    mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>,
+    mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
+) {
+    let mut buffer = vec![0; 70_000];
+    while let Ok(len) = read(&mut buffer) {
+        if len == 0 || write(&buffer[..len]).is_err() {
+            return;
+        }
+    }
+}
+
+fn open_tap() -> OwnedFd {
+    open("tap0", libc::IFF_TAP)
 }
 
 /// Keys of both ends of a lane that differ with `seed`.

@@ -113,6 +113,14 @@ impl Roster {
         member.ips.iter().filter_map(with_length).collect()
     }
 
+    /// The addresses of a member's interface: its own, and its link-local one where the network has
+    /// IPv6 (the switch lets no other pass).
+    pub fn nic_addresses(&self, member: &Member) -> Vec<IpNet> {
+        let v6 = self.settings.subnets.iter().any(|s| s.prefix.network().is_ipv6());
+        let link_local = IpNet::new(member.link_local().into(), 64).ok().filter(|_| v6);
+        self.interface_addresses(member).into_iter().chain(link_local).collect()
+    }
+
     /// Hash of the whole, for comparison and proof.
     pub fn hash(&self) -> RosterHash {
         digest::Digest::of(self).root(self.epoch)

@@ -46,6 +46,7 @@ impl<K: Key> FlatMap<K> {
         map
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: K) -> Option<u32> {
         match self.slots[self.find(key)].1 {
             EMPTY => None,

@@ -31,12 +31,12 @@ impl Table {
         if row.quarantined {
             return Verdict::Drop(DropReason::Quarantined);
         }
-        let receiver = self.receiver(addresses);
+        let receiver = self.receiver(&addresses);
         let unicast = matches!(receiver, Some(Holder::Member { .. } | Holder::Gateway));
         if !unicast && let Some(verdict) = plumbing(ip, addresses) {
             return verdict;
         }
-        if self.sender(addresses) != Some(port) {
+        if self.sender(&addresses) != Some(port) {
             return Verdict::Drop(DropReason::SpoofedSource);
         }
         match receiver {
@@ -44,7 +44,7 @@ impl Table {
                 if gateway && self.answers_names(ip) {
                     return Verdict::Answer;
                 }
-                self.unicast(port, ix, addresses, ip)
+                self.unicast(port, ix, &addresses, ip)
             }
             Some(Holder::Gateway) => Verdict::Answer,
             Some(Holder::Broadcast) => self.replicate(port, None, addresses, ip, true),
@@ -61,17 +61,17 @@ impl Table {
         let Some(addresses) = Addresses::of(ip) else {
             return Verdict::Drop(DropReason::Malformed);
         };
-        let sender = self.sender(addresses);
+        let sender = self.sender(&addresses);
         let Some(from) = sender.filter(|ix| self.rows[ix.0 as usize].node_ix == peer) else {
             return Verdict::Drop(DropReason::SpoofedSource);
         };
         if self.rows[from.0 as usize].quarantined {
             return Verdict::Drop(DropReason::Quarantined);
         }
-        match self.receiver(addresses) {
+        match self.receiver(&addresses) {
             Some(Holder::Member { ix, .. }) => {
                 if self.rows[ix.0 as usize].local {
-                    self.unicast(from, ix, addresses, ip)
+                    self.unicast(from, ix, &addresses, ip)
                 } else {
                     Verdict::Drop(DropReason::NotHere)
                 }
@@ -94,7 +94,7 @@ impl Table {
         if !self.limited && !replicated {
             return true;
         }
-        let sender = Addresses::of(ip).and_then(|a| self.sender(a));
+        let sender = Addresses::of(ip).and_then(|a| self.sender(&a));
         let Some(row) = sender.and_then(|ix| self.member(ix)) else { return true };
         let rate = |per_second: u64| Rate { per_second, burst: BURST };
         let multicast = u64::from(self.policy().multicast_packets_per_second);
@@ -105,10 +105,10 @@ impl Table {
 
     /// The member that may send from this source.
     #[inline]
-    pub(crate) fn sender(&self, addresses: Addresses) -> Option<MemberIx> {
+    pub(crate) fn sender(&self, addresses: &Addresses) -> Option<MemberIx> {
         let holder = match addresses {
-            Addresses::V4 { source, .. } => self.holder4(source),
-            Addresses::V6 { source, .. } => self.holder6(source),
+            Addresses::V4 { source, .. } => self.holder4(*source),
+            Addresses::V6 { source, .. } => self.holder6(*source),
         };
         match holder {
             Some(Holder::Member { ix, .. }) => Some(ix),
@@ -119,10 +119,10 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn receiver(&self, addresses: Addresses) -> Option<Holder> {
+    pub(crate) fn receiver(&self, addresses: &Addresses) -> Option<Holder> {
         let holder = match addresses {
-            Addresses::V4 { destination, .. } => self.holder4(destination),
-            Addresses::V6 { destination, .. } => self.holder6(destination),
+            Addresses::V4 { destination, .. } => self.holder4(*destination),
+            Addresses::V6 { destination, .. } => self.holder6(*destination),
         };
         if holder.is_some() || self.routes.is_empty() || addresses.is_multicast() {
             return holder;
@@ -138,11 +138,26 @@ impl Table {
                 .is_some_and(|t| t.protocol == UDP && t.ports.is_some_and(|(_, to)| to == DNS))
     }
 
-    fn unicast(&self, from: MemberIx, to: MemberIx, addresses: Addresses, ip: &[u8]) -> Verdict {
+    #[inline]
+    fn unicast(&self, from: MemberIx, to: MemberIx, addresses: &Addresses, ip: &[u8]) -> Verdict {
         if self.rows[to.0 as usize].quarantined {
             return Verdict::Drop(DropReason::Quarantined);
         }
-        let Some(acl) = &self.acl else { return Verdict::Deliver(to) };
+        match &self.acl {
+            None => Verdict::Deliver(to),
+            Some(acl) => self.unicast_by_rules(acl, from, to, addresses, ip),
+        }
+    }
+
+    #[inline(never)]
+    fn unicast_by_rules(
+        &self,
+        acl: &Acl,
+        from: MemberIx,
+        to: MemberIx,
+        addresses: &Addresses,
+        ip: &[u8],
+    ) -> Verdict {
         let Some(transport) = Transport::of(ip) else {
             return Verdict::Drop(DropReason::Malformed);
         };

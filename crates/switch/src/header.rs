@@ -20,7 +20,7 @@ pub(crate) enum Addresses {
 
 impl Addresses {
     /// The addresses, if these bytes start with a whole IP header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(ip: &[u8]) -> Option<Self> {
         match ip.first()? >> 4 {
             4 => {

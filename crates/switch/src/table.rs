@@ -147,10 +147,12 @@ impl Table {
         &self.settings.policy
     }
 
+    #[inline]
     pub(crate) fn holder4(&self, address: u32) -> Option<Holder> {
         self.v4.get(address).map(Holder::decode)
     }
 
+    #[inline]
     pub(crate) fn holder6(&self, address: u128) -> Option<Holder> {
         self.v6.get(address).map(Holder::decode)
     }

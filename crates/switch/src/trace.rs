@@ -123,14 +123,14 @@ impl Table {
 
     fn follow(&self, question: &Question, steps: &mut Vec<Step>) -> Result<Outcome, DropReason> {
         let (addresses, transport) = question.parts().ok_or(DropReason::Malformed)?;
-        let from = self.sender(addresses).ok_or(DropReason::SpoofedSource)?;
+        let from = self.sender(&addresses).ok_or(DropReason::SpoofedSource)?;
         let row = &self.rows[from.0 as usize];
         steps.push(Step::Source { member: row.id, node: row.node });
         if row.quarantined {
             return Err(DropReason::Quarantined);
         }
         let source = End { ip: question.source, member: Some(from) };
-        let outcome = match self.receiver(addresses) {
+        let outcome = match self.receiver(&addresses) {
             Some(Holder::Member { ix, gateway }) => {
                 let to = &self.rows[ix.0 as usize];
                 let (member, node) = (to.id, to.node);

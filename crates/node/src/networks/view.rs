@@ -14,7 +14,7 @@ pub(crate) fn network_config(roster: &Roster, member: &Member) -> NetworkConfig 
     NetworkConfig {
         network: roster.network,
         member: member.id,
-        addresses: roster.interface_addresses(member),
+        addresses: roster.nic_addresses(member),
         routes: foreign_routes(roster, member),
         mtu: settings.mtu,
         hosts: hosts(roster),
@@ -28,7 +28,7 @@ pub(crate) fn network_config(roster: &Roster, member: &Member) -> NetworkConfig 
 pub(crate) fn interface(roster: &Roster, member: &Member, name: &str) -> Interface {
     Interface {
         name: name.to_owned(),
-        addresses: roster.interface_addresses(member),
+        addresses: roster.nic_addresses(member),
         routes: foreign_routes(roster, member).into_iter().map(Route::on_link).collect(),
         mtu: roster.settings.mtu,
     }

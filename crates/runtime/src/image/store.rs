@@ -55,7 +55,7 @@ impl ImageStore {
     }
 
     /// The image at `path`, unpacked now unless it has been before. `namespace` is where the payload
-    /// shall live; the unpacking is done there, in `scratch`.
+    /// shall live; the unpacking is done there, in `scratch`. It may unpack to at most `bytes`.
     ///
     /// # Errors
     /// [`ImageError`].
@@ -65,6 +65,7 @@ impl ImageStore {
         namespace: &Namespace,
         helper: &Helper,
         scratch: &Path,
+        bytes: Option<u64>,
     ) -> Result<Image, ImageError> {
         let source = {
             let path = path.to_owned();
@@ -86,7 +87,7 @@ impl ImageStore {
                 && let Some(source) = source.take()
             {
                 let unpacked = scratch.join("image");
-                self.unpack_into(&unpacked, path, source, namespace, helper).await?;
+                self.unpack_into(&unpacked, path, source, namespace, helper, bytes).await?;
                 fs::create_dir_all(&place).map_err(|e| self.error(e))?;
                 fs::rename(&unpacked, &root).map_err(|e| self.error(e))?;
             }
@@ -100,6 +101,7 @@ impl ImageStore {
         source: Source,
         namespace: &Namespace,
         helper: &Helper,
+        bytes: Option<u64>,
     ) -> Result<(), ImageError> {
         let (uid, gid) = namespace.root();
         fs::create_dir(target)
@@ -107,8 +109,9 @@ impl ImageStore {
             .map_err(|e| self.error(e))?;
         let read = |source| ImageError::Read { path: path.to_owned(), source };
         let refuse = |reason| ImageError::Contents { path: path.to_owned(), reason };
-        let job =
-            Job { kind: source.kind, bounds: Bounds::default(), own_ids: namespace.ids() > 1 };
+        let mut bounds = Bounds::default();
+        bounds.bytes = bytes.unwrap_or(bounds.bytes).min(bounds.bytes);
+        let job = Job { kind: source.kind, bounds, own_ids: namespace.ids() > 1 };
         let (image, feeder) = source.into_reader().map_err(read)?;
         let (mut process, socket) = helper
             .spawn("unpack", |command| {

@@ -62,7 +62,8 @@ impl Runtime for Sandbox {
         };
         let store = ImageStore::open(&config.images)?;
         let namespace = payload.namespace().await?;
-        let unpacked = store.unpack(&path, namespace, &config.helper, &config.directory);
+        let (helper, bytes) = (&config.helper, config.limits.storage);
+        let unpacked = store.unpack(&path, namespace, helper, &config.directory, bytes);
         let _ = self.image.set(unpacked.await?);
         Ok(())
     }

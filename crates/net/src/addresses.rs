@@ -13,6 +13,8 @@ const MAX_OBSERVED: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Addresses {
     listening: Vec<SocketAddr>,
+    /// What to announce instead of what the interfaces have.
+    fixed: Option<Vec<SocketAddr>>,
     state: Mutex<State>,
 }
 
@@ -24,14 +26,27 @@ struct State {
 }
 
 impl Addresses {
-    pub(crate) fn new(listening: Vec<SocketAddr>) -> Self {
-        let this = Self { listening, state: Mutex::default() };
+    pub(crate) fn new(listening: Vec<SocketAddr>, fixed: Option<Vec<SocketAddr>>) -> Self {
+        let this = Self { listening, fixed, state: Mutex::default() };
         this.refresh();
         this
     }
 
     /// Looks at the interfaces again; says whether anything changed.
     pub(crate) fn refresh(&self) -> bool {
+        let mut own = self.fixed.clone().unwrap_or_else(|| self.own());
+        own.sort();
+        let mut state = self.state.lock();
+        let changed = state.own != own;
+        if changed {
+            // What was observed belonged to the former addresses.
+            state.observed.clear();
+        }
+        state.own = own;
+        changed
+    }
+
+    fn own(&self) -> Vec<SocketAddr> {
         let interfaces = interface_ips();
         let mut own = Vec::new();
         for listening in &self.listening {
@@ -43,15 +58,7 @@ impl Addresses {
                 own.push(*listening);
             }
         }
-        own.sort();
-        let mut state = self.state.lock();
-        let changed = state.own != own;
-        if changed {
-            // What was observed belonged to the former addresses.
-            state.observed.clear();
-        }
-        state.own = own;
-        changed
+        own
     }
 
     /// Another node sees this one at `addr`; says whether that is news.
@@ -105,7 +112,7 @@ mod tests {
 
     #[test]
     fn addresses_are_found_and_observed_ones_kept() {
-        let addresses = Addresses::new(vec!["127.0.0.1:7".parse().unwrap()]);
+        let addresses = Addresses::new(vec!["127.0.0.1:7".parse().unwrap()], None);
         assert_eq!(addresses.all(), ["127.0.0.1:7".parse().unwrap()]);
         let seen: SocketAddr = "192.0.2.1:9".parse().unwrap();
         assert!(addresses.observe(seen));

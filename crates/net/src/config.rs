@@ -14,6 +14,8 @@ pub struct NetConfig {
     /// Relays: their registry finds peers, and they forward where there is no direct path.
     /// Without one, only addresses given by [`add_peer_addrs`](crate::Net::add_peer_addrs) are known.
     pub relays: Vec<SocketAddr>,
+    /// Addresses to announce instead of those of the interfaces, such as that of a forwarded port.
+    pub advertise: Option<Vec<SocketAddr>>,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
     pub workers: usize,
 }
@@ -21,6 +23,7 @@ pub struct NetConfig {
 impl NetConfig {
     /// Listens on any port of all interfaces, knows no relay.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, listen: vec![([0, 0, 0, 0], 0).into()], relays: vec![], workers: 0 }
+        let listen = vec![([0, 0, 0, 0], 0).into()];
+        Self { identity, listen, relays: vec![], advertise: None, workers: 0 }
     }
 }

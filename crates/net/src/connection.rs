@@ -2,10 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +10,7 @@ use bytes::Bytes;
 use gvpn_identity::tls;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_session::Suite;
+use parking_lot::Mutex;
 use quinn::VarInt;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
@@ -23,6 +21,7 @@ use crate::{
     link::Link,
     messages,
     negotiation::{Action, Negotiation},
+    path::PeerPath,
     peer::Peer,
     shared::Shared,
     stream,
@@ -36,10 +35,8 @@ const CODE_RESTARTED: VarInt = VarInt::from_u32(2);
 const CODE_PROTOCOL: VarInt = VarInt::from_u32(3);
 /// The node ends.
 pub(crate) const CODE_SHUTDOWN: VarInt = VarInt::from_u32(0);
-/// How often a connection that is to be kept alive is tried.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Without an answer for this long, a connection that is kept alive is given up.
-const GIVE_UP: Duration = Duration::from_secs(9);
+/// A connection that is kept alive is given up after so many intervals without an answer.
+const GIVE_UP: u32 = 4;
 /// A ping is padded, so that it is long enough to be answered with a stateless reset.
 const PING: &[u8] = &[0; 64];
 
@@ -51,12 +48,13 @@ pub(crate) struct Conn {
     pub(crate) born: Instant,
     /// Who the peer is.
     pub(crate) node: NodeId,
+    pub(crate) path: Arc<PeerPath>,
     /// Whether this node called.
     caller: bool,
     /// The peer's certificate, which is made anew at each of its starts.
     certificate: CertificateDer<'static>,
     commands: mpsc::UnboundedSender<Command>,
-    keepers: AtomicUsize,
+    keepers: Mutex<Vec<Duration>>,
 }
 
 /// What the control stream's task is told to do.
@@ -87,10 +85,11 @@ impl Conn {
             link,
             born: Instant::now(),
             node,
+            path: Arc::clone(&peer.path),
             caller,
             certificate,
             commands,
-            keepers: AtomicUsize::new(0),
+            keepers: Mutex::default(),
         });
         conn.bury_former_life(shared, &peer);
         peer.add(&conn);
@@ -132,35 +131,57 @@ impl Conn {
     }
 
     /// Keeps the connection alive, and notices when the peer is dead, until released as often.
-    pub(crate) fn keep(self: &Arc<Self>) {
-        if self.keepers.fetch_add(1, Ordering::AcqRel) == 0 {
+    pub(crate) fn keep(self: &Arc<Self>, interval: Duration) {
+        let mut keepers = self.keepers.lock();
+        keepers.push(interval);
+        if keepers.len() == 1 {
             let conn = Arc::clone(self);
             tokio::spawn(async move { conn.keep_alive().await });
         }
     }
 
-    /// Ends one [`keep`](Self::keep).
-    pub(crate) fn release(&self) {
-        self.keepers.fetch_sub(1, Ordering::AcqRel);
+    /// Ends one [`keep`](Self::keep) of this interval.
+    pub(crate) fn release(&self, interval: Duration) {
+        let mut keepers = self.keepers.lock();
+        if let Some(at) = keepers.iter().position(|k| *k == interval) {
+            keepers.swap_remove(at);
+        }
+    }
+
+    /// Closes the connection if the peer shows no sign of life within `limit`.
+    pub(crate) async fn must_answer(&self, limit: Duration) -> bool {
+        let before = self.received();
+        self.ping();
+        tokio::time::sleep(limit).await;
+        let alive = self.usable() && self.received() != before;
+        if !alive {
+            self.quic.close(CODE_DEAD, b"no answer");
+        }
+        alive
     }
 
     async fn keep_alive(&self) {
         let mut heard = (self.received(), Instant::now());
-        while self.keepers.load(Ordering::Acquire) > 0 && self.usable() {
+        while let Some(interval) = self.shortest_interval().filter(|_| self.usable()) {
             tokio::select! {
-                () = tokio::time::sleep(KEEP_ALIVE) => {}
+                () = tokio::time::sleep(interval) => {}
                 _ = self.quic.closed() => return,
             }
             let received = self.received();
             if received != heard.0 {
                 heard = (received, Instant::now());
-            } else if heard.1.elapsed() > GIVE_UP {
+            }
+            if heard.1.elapsed() > interval * GIVE_UP {
                 tracing::info!(peer = %self.node, "peer does not answer");
                 self.quic.close(CODE_DEAD, b"no answer to keep-alives");
                 return;
             }
             self.ping();
         }
+    }
+
+    fn shortest_interval(&self) -> Option<Duration> {
+        self.keepers.lock().iter().min().copied()
     }
 
     /// A certificate that differs from that of earlier connections means that the peer was
@@ -208,7 +229,7 @@ async fn watch(shared: Arc<Shared>, peer: Arc<Peer>, conn: Arc<Conn>) {
 
 /// Accepts streams: the control stream, and those of services.
 async fn accept(shared: Arc<Shared>, conn: Arc<Conn>, first: tokio::sync::oneshot::Sender<Stream>) {
-    let first = Arc::new(parking_lot::Mutex::new(Some(first)));
+    let first = Arc::new(Mutex::new(Some(first)));
     while let Ok((send, recv)) = conn.quic.accept_bi().await {
         let stream = Stream::new(&conn, send, recv);
         let (shared, first) = (Arc::clone(&shared), Arc::clone(&first));

@@ -10,7 +10,9 @@ use gvpn_dataplane::{Event, Hop, PortId};
 use gvpn_model::{NetworkId, NodeId};
 use tokio::sync::mpsc;
 
-use crate::{NetError, connection::Command, path::PathEvent, peer::Peer, shared::Shared};
+use crate::{
+    NetError, connection::Command, path::PathEvent, peer::Peer, relays::Relays, shared::Shared,
+};
 
 /// How long a connection may take to show that it lives before a new one is made.
 const POKE: Duration = Duration::from_millis(400);
@@ -71,9 +73,8 @@ pub(crate) async fn run_relay_control(
     shared: Arc<Shared>,
     mut messages: mpsc::UnboundedReceiver<(Hop, BytesMut)>,
 ) {
-    while let Some((hop, _message)) = messages.recv().await {
-        // Such a message is not authentic: it is but a reason to look.
-        shared.relays.poke(hop.wire_addr());
+    while let Some((hop, message)) = messages.recv().await {
+        Relays::handle_control(&shared, hop, &message);
     }
 }
 
@@ -139,7 +140,7 @@ pub(crate) async fn renew_now(
 /// A peer is silent: finds out whether it still knows this node, and calls it anew if not.
 async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
     if let Some(Hop::Relay { relay, .. }) = peer.path.active() {
-        shared.relays.poke(relay);
+        Relays::doubt(&shared, relay);
     }
     let alive = match peer.usable() {
         Some(conn) => {

@@ -37,7 +37,9 @@ mod wire;
 
 pub use config::NetConfig;
 pub use error::NetError;
-pub use gvpn_dataplane::{DataPlane, Hop};
+pub use gvpn_dataplane::{
+    CONTROL_RESTARTED, DataPlane, Datagram, End, Hop, Meter, control_message,
+};
 pub use gvpn_model::{NetworkId, NodeId};
 pub use net::{Incoming, Net};
 pub use record::{MAX_RECORD_ADDRS, MAX_RECORD_BYTES, NodeRecord, RecordError, SignedRecord};

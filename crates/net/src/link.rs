@@ -5,7 +5,7 @@
 //! QUIC sends, so that it does not matter which way they come.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -61,6 +61,8 @@ struct State {
     /// The first packet sent since then.
     unanswered_since: Option<Instant>,
     flight: Vec<Vec<u8>>,
+    /// Hops that these were sent on.
+    tried: HashSet<Hop>,
     cids: Vec<LocalCid>,
     initial: Option<Vec<u8>>,
 }
@@ -102,10 +104,17 @@ impl Link {
         self.state.lock().latest
     }
 
-    /// Packets that began the handshake, if nothing answered yet: to be repeated on a new hop.
-    pub(crate) fn unanswered_flight(&self) -> Vec<Vec<u8>> {
-        let state = self.state.lock();
-        if state.answered.is_some() { Vec::new() } else { state.flight.clone() }
+    /// Packets that began the handshake, if nothing answered yet, and which of these hops they
+    /// have not been sent on.
+    pub(crate) fn unanswered_flight(&self, hops: &[Hop]) -> (Vec<Vec<u8>>, Vec<Hop>) {
+        let mut state = self.state.lock();
+        if state.answered.is_some() || state.flight.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        let untried: Vec<Hop> =
+            hops.iter().filter(|hop| !state.tried.contains(hop)).copied().collect();
+        state.tried.extend(&untried);
+        (state.flight.clone(), untried)
     }
 
     /// Where to send these datagrams now.
@@ -117,14 +126,14 @@ impl Link {
         if state.established {
             drop(state);
             return path.tell(|agent, now| {
-                agent.handle_sent(now);
+                agent.handle_control_sent(now);
                 agent.targets(now)
             });
         }
         state.remember(transmit);
         let since = *state.unanswered_since.get_or_insert(now);
         let silent = now.saturating_duration_since(since) >= PATIENCE;
-        match state.answered {
+        let hops = match state.answered {
             Some(hop) if !silent => vec![hop],
             _ if !silent => path.ask(|agent, now| agent.targets(now)),
             answered => {
@@ -132,7 +141,9 @@ impl Link {
                 all.extend(answered.filter(|hop| !all.contains(hop)));
                 all
             }
-        }
+        };
+        state.tried.extend(&hops);
+        hops
     }
 
     /// Takes note of a datagram that arrived.

@@ -76,7 +76,7 @@ impl Net {
         let quic = Quic::start(&config.identity, socket)?;
         let (path_events, path_inbox) = mpsc::unbounded_channel::<PathEvent>();
         let shared = Arc::new(Shared {
-            addresses: Addresses::new(plane.local_addrs()),
+            addresses: Addresses::new(plane.local_addrs(), config.advertise),
             identity: config.identity,
             lanes: Lanes::new(plane.clone()),
             plane,

@@ -6,7 +6,7 @@ use gvpn_dataplane::{DataPlane, Hop, Route};
 use gvpn_model::NodeId;
 use gvpn_path::{Agent, Event, Report, Timing};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// What a path tells the rest of the net.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(crate) struct PeerPath {
     wake: Notify,
     plane: DataPlane,
     events: mpsc::UnboundedSender<PathEvent>,
+    route: watch::Sender<Option<Hop>>,
 }
 
 impl PeerPath {
@@ -34,7 +35,8 @@ impl PeerPath {
         seed: u64,
     ) -> Arc<Self> {
         let agent = Mutex::new(Agent::new(Timing::default(), seed));
-        Arc::new(Self { node, agent, wake: Notify::new(), plane, events })
+        let route = watch::Sender::new(None);
+        Arc::new(Self { node, agent, wake: Notify::new(), plane, events, route })
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -74,6 +76,11 @@ impl PeerPath {
         self.ask(|agent, _| agent.active())
     }
 
+    /// The hop in use, and its changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Hop>> {
+        self.route.subscribe()
+    }
+
     /// Lets time pass for the agent, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
@@ -110,6 +117,7 @@ impl PeerPath {
                 Event::Route { hop, mtu } => {
                     tracing::debug!(peer = %self.node, %hop, mtu, "route");
                     self.plane.set_route(self.node, Some(Route { hop, mtu }));
+                    self.route.send_if_modified(|route| route.replace(hop) != Some(hop));
                 }
                 Event::Distress => self.emit(PathEvent::Distress(Arc::clone(self))),
                 Event::Observed(addr) => self.emit(PathEvent::Observed(addr)),

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use gvpn_dataplane::Hop;
@@ -17,6 +17,7 @@ use crate::{
     connection::{Command, Conn},
     link::Link,
     path::PeerPath,
+    relays::{Found, Relays},
     shared::Shared,
     socket::Socket,
 };
@@ -98,16 +99,15 @@ impl Peer {
 
     /// Adds ways to the peer; a call that nobody answered so far is repeated on the new ones.
     pub(crate) fn add_hops(&self, shared: &Shared, hops: &[Hop], source: Source, call: &Link) {
-        let known: HashSet<Hop> = self.path.ask(|agent, _| agent.hops().collect());
         self.path.tell(|agent, now| {
             for hop in hops {
                 agent.add_candidate(now, *hop, source);
             }
         });
-        let flight = call.unanswered_flight();
-        for hop in hops.iter().filter(|hop| !known.contains(hop)) {
-            for packet in &flight {
-                Socket::repeat(&shared.plane, *hop, packet);
+        let (packets, untried) = call.unanswered_flight(hops);
+        for hop in untried {
+            for packet in &packets {
+                Socket::repeat(&shared.plane, hop, packet);
             }
         }
     }
@@ -159,57 +159,51 @@ impl Peer {
         link: &Arc<Link>,
         look_up: bool,
     ) -> Result<Arc<Conn>, NetError> {
-        let deadline = Instant::now() + CALL;
-        let looked_up = shared.relays.look_up(self.node, look_up);
-        tokio::pin!(looked_up);
-        let mut found = None;
-        if self.path.ask(|agent, _| agent.hops().next().is_none()) {
-            let hops = looked_up.as_mut().await;
-            found = Some(self.found(shared, hops, link)?);
+        let deadline = tokio::time::Instant::now() + CALL;
+        let mut found = look_up.then(|| Relays::look_up(shared, self.node));
+        let mut reason = None;
+        while self.path.ask(|agent, _| agent.hops().next().is_none()) {
+            match next(&mut found).await {
+                Some(Ok(hops)) => self.add_hops(shared, &hops, Source::Record, link),
+                Some(Err(why)) => reason = Some(why),
+                None => {
+                    let nowhere = || "its record names no address and no relay".into();
+                    let reason = reason.unwrap_or_else(nowhere);
+                    return Err(NetError::UnknownNode { node: self.node, reason });
+                }
+            }
         }
         let connecting = shared.call(link, Some(self.node))?;
         tokio::pin!(connecting);
-        let mut answer = None;
-        let outcome = loop {
+        let quic = loop {
             tokio::select! {
-                result = &mut connecting => break result,
-                hops = &mut looked_up, if found.is_none() => {
-                    found = Some(());
-                    // Some addresses are known already: they are given a chance.
-                    if let Err(error) = self.found(shared, hops, link) {
-                        answer = Some(error);
-                    }
+                result = &mut connecting => {
+                    break result.map_err(|e| self.unreachable(&e.to_string(), reason))?;
                 }
-                () = tokio::time::sleep_until(deadline.into()) => {
-                    return Err(self.unreachable(&format!("no answer within {CALL:?}"), answer));
+                news = next(&mut found), if found.is_some() => match news {
+                    Some(Ok(hops)) => self.add_hops(shared, &hops, Source::Record, link),
+                    Some(Err(why)) => reason = Some(why),
+                    None => found = None,
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(self.unreachable(&format!("no answer within {CALL:?}"), reason));
                 }
             }
         };
-        let quic = outcome.map_err(|e| self.unreachable(&e.to_string(), answer))?;
         let (_, conn) = Conn::adopt(shared, quic, Arc::clone(link), true)?;
         Ok(conn)
     }
 
-    fn found(
-        &self,
-        shared: &Shared,
-        hops: Result<Vec<Hop>, String>,
-        link: &Link,
-    ) -> Result<(), NetError> {
-        let unknown = |reason| NetError::UnknownNode { node: self.node, reason };
-        let hops = hops.map_err(unknown)?;
-        if hops.is_empty() && self.path.ask(|agent, _| agent.hops().next().is_none()) {
-            return Err(unknown("its record names no address and no relay".into()));
-        }
-        self.add_hops(shared, &hops, Source::Record, link);
-        Ok(())
-    }
-
-    fn unreachable(&self, what: &str, also: Option<NetError>) -> NetError {
+    fn unreachable(&self, what: &str, also: Option<String>) -> NetError {
         let hops: Vec<String> =
             self.path.ask(|agent, _| agent.hops().map(|hop| hop.to_string()).collect());
         let also = also.map(|e| format!("; {e}")).unwrap_or_default();
         let reason = format!("{what} (tried {}){also}", hops.join(", "));
         NetError::Unreachable { node: self.node, reason }
     }
+}
+
+/// The next news of a look-up; `None` when there will be none.
+async fn next(found: &mut Option<Found>) -> Option<Result<Vec<Hop>, String>> {
+    found.as_mut()?.recv().await
 }

@@ -15,12 +15,17 @@ use std::{
 use gvpn_dataplane::Hop;
 use gvpn_model::NodeId;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::watch,
+};
 
 use crate::{NetError, connection::Conn};
 
 /// The largest message of [`Stream::send_msg`] and [`Stream::recv_msg`], in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
+/// How often a stream that is kept alive is tried.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long each end waits for the other while a stream is opened.
 const OPEN: Duration = Duration::from_secs(10);
 const ACCEPTED: u8 = 0;
@@ -55,11 +60,11 @@ pub struct StreamReader {
 }
 
 #[derive(Debug)]
-struct KeepAlive(Arc<Conn>);
+struct KeepAlive(Arc<Conn>, Duration);
 
 impl Drop for KeepAlive {
     fn drop(&mut self) {
-        self.0.release();
+        self.0.release(self.1);
     }
 }
 
@@ -107,10 +112,16 @@ impl Stream {
     /// ten seconds when the peer no longer answers. Without this a silent stream may end when
     /// its connection has been idle for half a minute.
     pub fn keep_alive(&mut self) {
+        self.keep_alive_every(KEEP_ALIVE);
+    }
+
+    /// As [`keep_alive`](Self::keep_alive), with a sign of life every `interval`; the peer is
+    /// given up after four of them without an answer.
+    pub fn keep_alive_every(&mut self, interval: Duration) {
         if self.writer.keep.is_none() {
             let conn = Arc::clone(&self.writer.conn);
-            conn.keep();
-            let keep = Arc::new(KeepAlive(conn));
+            conn.keep(interval);
+            let keep = Arc::new(KeepAlive(conn, interval));
             self.reader.keep = Some(Arc::clone(&keep));
             self.writer.keep = Some(keep);
         }
@@ -206,9 +217,10 @@ impl StreamWriter {
         self.peer
     }
 
-    /// The way that the peer's latest packet came: where the peer is, as this node sees it.
-    pub fn latest_hop(&self) -> Option<Hop> {
-        self.conn.link.latest_hop()
+    /// The way to the peer that is in use: where the peer is, as this node sees it. The receiver
+    /// tells when that changes.
+    pub fn route(&self) -> watch::Receiver<Option<Hop>> {
+        self.conn.path.watch()
     }
 
     /// As [`Stream::finish`].

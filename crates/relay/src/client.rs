@@ -12,21 +12,22 @@ use std::{
 
 use gvpn_model::NodeId;
 use gvpn_net::{
-    Hop, Incoming, NetError, Stream, StreamWriter,
+    DataPlane, Hop, Incoming, NetError, Stream, StreamWriter,
     relay_protocol::{self as protocol, ToClient, ToRelay},
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::{Limits, RelayStats, limit::Bucket, registry::Registry};
+use crate::{Limits, RelayStats, limit::Bucket, registry::Registry, sessions::Sessions};
 
-/// How often it is looked whether a client's address has changed.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often unused sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// All clients of a relay.
 #[derive(Debug)]
 pub(crate) struct Clients {
     registry: Arc<Registry>,
+    sessions: Sessions,
     limits: Limits,
     registered: Mutex<HashMap<NodeId, Registered>>,
     found: AtomicU64,
@@ -43,9 +44,10 @@ struct Registered {
 }
 
 impl Clients {
-    pub(crate) fn new(registry: Arc<Registry>, limits: Limits) -> Self {
+    pub(crate) fn new(plane: DataPlane, registry: Arc<Registry>, limits: Limits) -> Self {
         Self {
             registry,
+            sessions: Sessions::new(plane, limits.clone()),
             limits,
             registered: Mutex::default(),
             found: AtomicU64::new(0),
@@ -61,8 +63,24 @@ impl Clients {
             found: self.found.load(Ordering::Relaxed),
             not_found: self.not_found.load(Ordering::Relaxed),
             limited: self.limited.load(Ordering::Relaxed),
-            records: 0,
+            sessions: self.sessions.len(),
+            ..RelayStats::default()
         }
+    }
+
+    /// Forgets what is no longer used.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.sessions.sweep(now, |node| self.registered.lock().contains_key(&node));
+    }
+
+    /// A session between a client and a node, if that is here; tells the node.
+    fn meet(&self, from: NodeId, to: NodeId) -> Option<u32> {
+        let outbox = self.registered.lock().get(&to)?.outbox.clone();
+        let session = self.sessions.open(from, to)?;
+        let record = self.registry.get(from);
+        // The client may have left this moment.
+        let _ = outbox.send(ToClient::Session { session, peer: from, record });
+        Some(session)
     }
 
     fn register(&self, node: NodeId, client: Registered) -> bool {
@@ -84,7 +102,16 @@ impl Clients {
 
 /// Serves clients until the relay ends.
 pub(crate) async fn serve(clients: Arc<Clients>, mut incoming: mpsc::Receiver<Incoming>) {
-    while let Some(call) = incoming.recv().await {
+    let mut sweeps = tokio::time::interval(SWEEP);
+    loop {
+        let call = tokio::select! {
+            call = incoming.recv() => call,
+            _ = sweeps.tick() => {
+                clients.sweep(Instant::now());
+                continue;
+            }
+        };
+        let Some(call) = call else { return };
         let clients = Arc::clone(&clients);
         tokio::spawn(async move {
             let node = call.peer;
@@ -125,7 +152,7 @@ impl Client {
         mut messages: mpsc::Receiver<Result<ToRelay, NetError>>,
         mut posted: mpsc::UnboundedReceiver<ToClient>,
     ) -> Result<(), NetError> {
-        let mut look = tokio::time::interval(LOOK);
+        let mut route = self.writer.route();
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
@@ -133,7 +160,7 @@ impl Client {
                     None => return Ok(()),
                 },
                 Some(message) = posted.recv() => self.send(&message).await?,
-                _ = look.tick() => {
+                Ok(()) = route.changed() => {
                     if self.observed.is_some() && self.look() != self.observed {
                         self.tell_observed().await?;
                     }
@@ -149,7 +176,8 @@ impl Client {
         }
         match message {
             ToRelay::Register { record } => {
-                if let Err(error) = self.clients.registry.put(self.node, record) {
+                let observed = self.look();
+                if let Err(error) = self.clients.registry.put(self.node, record, observed) {
                     return self.refuse(&error.to_string()).await;
                 }
                 let client = Registered { number: self.number, outbox: self.outbox.clone() };
@@ -158,16 +186,23 @@ impl Client {
                 }
                 self.tell_observed().await
             }
-            ToRelay::Find { request, node, session: _ } => {
+            ToRelay::Find { request, node, session } => {
+                let wanted = session && self.observed.is_some() && node != self.node;
+                let session = if wanted { self.clients.meet(self.node, node) } else { None };
                 let record = self.clients.registry.get(node);
                 let counter = match record {
                     Some(_) => &self.clients.found,
                     None => &self.clients.not_found,
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
-                self.send(&ToClient::Found { request, record, session: None }).await
+                self.send(&ToClient::Found { request, record, session }).await
             }
-            ToRelay::Resume { .. } => Ok(()),
+            ToRelay::Resume { sessions } => {
+                for (session, peer) in sessions {
+                    self.clients.sessions.resume(session, self.node, peer);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -177,12 +212,14 @@ impl Client {
 
     async fn tell_observed(&mut self) -> Result<(), NetError> {
         self.observed = self.look();
+        self.clients.sessions.moved(self.node, self.observed);
         self.send(&ToClient::Registered { observed: self.observed }).await
     }
 
     /// Where the client's datagrams come from.
     fn look(&self) -> Option<SocketAddr> {
-        match self.writer.latest_hop()? {
+        let hop = *self.writer.route().borrow();
+        match hop? {
             Hop::Direct(addr) => Some(addr),
             Hop::Relay { .. } => None,
         }

@@ -11,6 +11,7 @@ mod client;
 mod limit;
 mod registry;
 mod relay;
+mod sessions;
 mod store;
 
 pub use limit::Limits;

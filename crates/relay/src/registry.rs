@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,7 +13,7 @@ use gvpn_net::{NodeRecord, RecordError, SignedRecord};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
-use crate::store::Store;
+use crate::store::{Kept, Store};
 
 /// How long changes are collected before they are written.
 const COLLECT: Duration = Duration::from_millis(200);
@@ -26,13 +27,14 @@ pub struct RegistryError(#[from] rusqlite::Error);
 #[derive(Debug)]
 pub(crate) struct Registry {
     records: RwLock<HashMap<NodeId, Entry>>,
-    writer: mpsc::UnboundedSender<(NodeId, SignedRecord)>,
+    writer: mpsc::UnboundedSender<Kept>,
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
     signed: SignedRecord,
     sequence: u64,
+    observed: Option<SocketAddr>,
 }
 
 impl Registry {
@@ -40,9 +42,10 @@ impl Registry {
     pub(crate) fn open(path: Option<&Path>) -> Result<Arc<Self>, RegistryError> {
         let store = Store::open(path)?;
         let mut records = HashMap::new();
-        for signed in store.load(seconds())? {
+        for (signed, observed) in store.load(seconds())? {
             if let Ok(record) = signed.open() {
-                records.insert(record.node, Entry { signed, sequence: record.sequence });
+                let sequence = record.sequence;
+                records.insert(record.node, Entry { signed, sequence, observed });
             }
         }
         let (writer, changes) = mpsc::unbounded_channel();
@@ -55,6 +58,7 @@ impl Registry {
         &self,
         node: NodeId,
         signed: SignedRecord,
+        observed: Option<SocketAddr>,
     ) -> Result<NodeRecord, RecordError> {
         let record = signed.open()?;
         if record.node != node {
@@ -63,11 +67,13 @@ impl Registry {
         let mut records = self.records.write();
         let known = records.get(&node).map(|entry| entry.sequence);
         if known.is_none_or(|known| known < record.sequence) {
-            let entry = Entry { signed: signed.clone(), sequence: record.sequence };
+            let sequence = record.sequence;
+            let entry = Entry { signed, sequence, observed };
+            let kept = Kept { node, record: entry.signed.clone(), observed };
             records.insert(node, entry);
             drop(records);
             // The writer is gone only while the relay ends.
-            let _ = self.writer.send((node, signed));
+            let _ = self.writer.send(kept);
         }
         Ok(record)
     }
@@ -77,6 +83,11 @@ impl Registry {
         self.records.read().get(&node).map(|entry| entry.signed.clone())
     }
 
+    /// Where the nodes were when they registered.
+    pub(crate) fn observed(&self) -> Vec<SocketAddr> {
+        self.records.read().values().filter_map(|entry| entry.observed).collect()
+    }
+
     /// How many records there are.
     pub(crate) fn len(&self) -> usize {
         self.records.read().len()
@@ -84,7 +95,7 @@ impl Registry {
 }
 
 /// Writes what changes, many changes at a time.
-async fn write(mut store: Store, mut changes: mpsc::UnboundedReceiver<(NodeId, SignedRecord)>) {
+async fn write(mut store: Store, mut changes: mpsc::UnboundedReceiver<Kept>) {
     while let Some(first) = changes.recv().await {
         tokio::time::sleep(COLLECT).await;
         let mut batch = vec![first];

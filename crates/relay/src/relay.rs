@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use gvpn_identity::Identity;
 use gvpn_model::NodeId;
-use gvpn_net::{Net, NetConfig, NetError, relay_protocol};
+use gvpn_net::{
+    CONTROL_RESTARTED, Datagram, Hop, Net, NetConfig, NetError, control_message, relay_protocol,
+};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -57,6 +59,14 @@ pub struct RelayStats {
     pub found: u64,
     /// Look-ups of unknown nodes.
     pub not_found: u64,
+    /// Forwarding sessions.
+    pub sessions: usize,
+    /// Datagrams forwarded.
+    pub forwarded_packets: u64,
+    /// Bytes forwarded.
+    pub forwarded_bytes: u64,
+    /// Datagrams not forwarded, by reason, and other drops of the data plane.
+    pub drops: Vec<(&'static str, u64)>,
     /// Requests refused because the client asked too much.
     pub limited: u64,
 }
@@ -81,9 +91,11 @@ impl Relay {
         net_config.listen = config.listen;
         net_config.workers = config.workers;
         let net = Net::bind(net_config).await?;
-        let clients = Arc::new(Clients::new(Arc::clone(&registry), config.limits));
+        let clients =
+            Arc::new(Clients::new(net.dataplane().clone(), Arc::clone(&registry), config.limits));
         let incoming = net.serve(relay_protocol::SERVICE);
         let task = tokio::spawn(serve(Arc::clone(&clients), incoming));
+        nudge(&net, &registry);
         Ok(Self { net, registry, clients, task })
     }
 
@@ -99,7 +111,15 @@ impl Relay {
 
     /// What the relay has done.
     pub fn stats(&self) -> RelayStats {
-        RelayStats { records: self.registry.len(), ..self.clients.stats() }
+        let plane = self.net.dataplane();
+        let (forwarded_packets, forwarded_bytes) = plane.forwarder().total();
+        RelayStats {
+            records: self.registry.len(),
+            forwarded_packets,
+            forwarded_bytes,
+            drops: plane.stats().drops,
+            ..self.clients.stats()
+        }
     }
 
     /// Says goodbye to the clients and ends.
@@ -111,5 +131,17 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Tells the clients of a former run that it is over: they need not find out by themselves.
+fn nudge(net: &Net, registry: &Registry) {
+    let contents = &control_message(CONTROL_RESTARTED, 0)[..];
+    for addr in registry.observed() {
+        let hop = Hop::Direct(addr);
+        let datagram = Datagram { hop, contents, segment_size: None, ecn: 0 };
+        if let Err(error) = net.dataplane().send_datagram(&datagram) {
+            tracing::debug!(%addr, %error, "client not told of the restart");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Records that survive a restart of the relay.
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use gvpn_model::NodeId;
 use gvpn_net::SignedRecord;
@@ -8,6 +8,15 @@ use rusqlite::{Connection, params};
 
 /// How long a node that does not renew its record is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is kept of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) node: NodeId,
+    pub(crate) record: SignedRecord,
+    /// Where the node's datagrams came from.
+    pub(crate) observed: Option<SocketAddr>,
+}
 
 /// A SQLite file of records.
 #[derive(Debug)]
@@ -27,38 +36,41 @@ impl Store {
         db.busy_timeout(Duration::from_secs(5))?;
         db.execute_batch(
             "CREATE TABLE IF NOT EXISTS records (
-                 node BLOB PRIMARY KEY, record BLOB NOT NULL, seen INTEGER NOT NULL
+                 node BLOB PRIMARY KEY, record BLOB NOT NULL, observed TEXT, seen INTEGER NOT NULL
              ) WITHOUT ROWID;",
         )?;
         Ok(Self { db })
     }
 
     /// Keeps records; `seen` is in seconds since 1970.
-    pub(crate) fn put(
-        &mut self,
-        records: &[(NodeId, SignedRecord)],
-        seen: i64,
-    ) -> rusqlite::Result<()> {
+    pub(crate) fn put(&mut self, records: &[Kept], seen: i64) -> rusqlite::Result<()> {
         let batch = self.db.transaction()?;
-        for (node, record) in records {
-            let bytes = postcard::to_stdvec(record).unwrap_or_default();
+        for kept in records {
+            let bytes = postcard::to_stdvec(&kept.record).unwrap_or_default();
+            let observed = kept.observed.map(|addr| addr.to_string());
             batch
-                .prepare_cached("INSERT OR REPLACE INTO records VALUES (?1, ?2, ?3)")?
-                .execute(params![node.as_bytes(), bytes, seen])?;
+                .prepare_cached("INSERT OR REPLACE INTO records VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![kept.node.as_bytes(), bytes, observed, seen])?;
         }
         batch.commit()
     }
 
     /// All records that are not too old; forgets the others.
-    pub(crate) fn load(&self, now: i64) -> rusqlite::Result<Vec<SignedRecord>> {
+    pub(crate) fn load(
+        &self,
+        now: i64,
+    ) -> rusqlite::Result<Vec<(SignedRecord, Option<SocketAddr>)>> {
         let oldest = now - i64::try_from(REMEMBERED.as_secs()).unwrap_or(i64::MAX);
         self.db.execute("DELETE FROM records WHERE seen < ?1", [oldest])?;
-        let mut all = self.db.prepare("SELECT record FROM records")?;
-        let rows = all.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+        let mut all = self.db.prepare("SELECT record, observed FROM records")?;
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let mut records = Vec::new();
-        for bytes in rows {
+        for row in all.query_map([], row)? {
+            let (bytes, observed): (Vec<u8>, Option<String>) = row?;
             // What is not a record any more, after a change of its form, is renewed by its node.
-            records.extend(postcard::from_bytes(&bytes?).ok());
+            if let Ok(record) = postcard::from_bytes(&bytes) {
+                records.push((record, observed.and_then(|addr| addr.parse().ok())));
+            }
         }
         Ok(records)
     }
@@ -81,12 +93,14 @@ mod tests {
             let record = NodeRecord { node, sequence, addrs: vec![], relays: vec![] };
             SignedRecord::sign(&identity, &record)
         };
+        let observed = Some("192.0.2.1:7".parse().unwrap());
+        let kept = |sequence| Kept { node, record: record(sequence), observed };
         let mut store = Store::open(Some(&path)).unwrap();
-        store.put(&[(node, record(1))], 1000).unwrap();
-        store.put(&[(node, record(2))], 1001).unwrap();
+        store.put(&[kept(1)], 1000).unwrap();
+        store.put(&[kept(2)], 1001).unwrap();
         drop(store);
         let store = Store::open(Some(&path)).unwrap();
-        assert_eq!(store.load(1002).unwrap(), [record(2)]);
+        assert_eq!(store.load(1002).unwrap(), [(record(2), observed)]);
         assert!(store.load(1002 + REMEMBERED.as_secs() as i64).unwrap().is_empty());
         std::fs::write(dir.path().join("rubbish"), "not a database, whatever it says").unwrap();
         assert!(Store::open(Some(&dir.path().join("rubbish"))).is_err());

@@ -11,6 +11,8 @@ use crate::{
     report,
 };
 
+/// This much sent beside payload within [`Timing::in_use`] makes the peer one in use.
+const BUSY: u32 = 64;
 /// What sealing adds to a plaintext.
 const SEAL_OVERHEAD: u16 = 32;
 
@@ -48,10 +50,14 @@ pub struct Agent {
     active: Option<Hop>,
     /// Probes can be sealed.
     session: bool,
-    /// When anything was last sent to the peer.
+    /// When payload was last sent to the peer.
     sent: Option<Instant>,
     /// The first time that something was sent on the active hop since it was last heard.
     awaiting: Option<Instant>,
+    /// How much was sent beside payload since when.
+    control_sent: Option<(Instant, u32)>,
+    /// When anything beside payload was last sent.
+    asked: Option<Instant>,
     /// When distress was last raised, and how often.
     distress: Option<(Instant, u32)>,
     /// Probes say until then that this node's addresses changed.
@@ -74,6 +80,8 @@ impl Agent {
             session: false,
             sent: None,
             awaiting: None,
+            control_sent: None,
+            asked: None,
             distress: None,
             moved_until: None,
             next_token: seed,
@@ -137,7 +145,21 @@ impl Agent {
         self.hurry_all(now);
     }
 
-    /// Something was sent to the peer (on the active hop).
+    /// Something that wants an answer was sent to the peer (on the active hop) beside payload.
+    /// Little of it does not make the peer one in use: a keep-alive now and then costs no probes.
+    pub fn handle_control_sent(&mut self, now: Instant) {
+        let window = self.timing.in_use;
+        let (since, count) = self.control_sent.unwrap_or((now, 0));
+        let count = if now.saturating_duration_since(since) > window { 0 } else { count + 1 };
+        self.control_sent = Some((if count == 0 { now } else { since }, count));
+        self.asked = Some(now);
+        if count >= BUSY {
+            return self.handle_sent(now);
+        }
+        self.awaiting.get_or_insert(now);
+    }
+
+    /// Payload was sent to the peer (on the active hop).
     pub fn handle_sent(&mut self, now: Instant) {
         let resumed = !self.in_use(now);
         self.sent = Some(now);
@@ -298,6 +320,12 @@ impl Agent {
 
     fn in_use(&self, now: Instant) -> bool {
         self.sent.is_some_and(|sent| now.saturating_duration_since(sent) < self.timing.in_use)
+    }
+
+    /// Whether an answer of the peer is of interest.
+    fn engaged(&self, now: Instant) -> bool {
+        let lately = |at: Instant| now.saturating_duration_since(at) < self.timing.in_use;
+        self.in_use(now) || self.asked.is_some_and(lately)
     }
 
     fn hurry_all(&mut self, now: Instant) {

@@ -18,13 +18,17 @@ impl Agent {
         if !self.session {
             return None;
         }
-        let in_use = self.in_use(now);
+        let in_use = self.in_use(now) || (self.suspect(now) && self.engaged(now));
         let probes = self.candidates.iter().flat_map(|c| {
             let due = c.next_probe.filter(|_| in_use || self.begun(c));
             let lost = c.in_flight.front().map(|p| p.sent + c.patience(&self.timing));
             due.into_iter().chain(lost)
         });
-        probes.chain(in_use.then(|| now + LOOK)).min()
+        let quiet = self
+            .awaiting
+            .filter(|_| self.engaged(now))
+            .map(|since| (since + self.timing.quiet).max(now + LOOK / 4));
+        probes.chain(in_use.then(|| now + LOOK)).chain(quiet).min()
     }
 
     /// Does what is due.
@@ -33,8 +37,13 @@ impl Agent {
             return;
         }
         self.collect_losses(now);
-        if self.in_use(now) {
+        if self.engaged(now) {
             self.watch_active(now);
+        } else {
+            self.awaiting = None;
+            self.distress = None;
+        }
+        if self.in_use(now) {
             self.probe_mtu(now);
         }
         self.probe_candidates(now);
@@ -124,7 +133,7 @@ impl Agent {
     }
 
     fn probe_candidates(&mut self, now: Instant) {
-        let in_use = self.in_use(now);
+        let in_use = self.in_use(now) || self.suspect(now);
         let due: Vec<Hop> = self
             .candidates
             .iter()

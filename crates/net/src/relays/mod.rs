@@ -1,0 +1,159 @@
+//! This node and its relays: it registers with all that it is told of, asks them for peers, and
+//! visits those where a peer is at home.
+
+mod client;
+mod lookup;
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::{Duration, Instant},
+};
+
+use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
+use gvpn_model::NodeId;
+use gvpn_path::Source;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use crate::{connection::Conn, shared::Shared};
+use client::Command;
+pub(crate) use lookup::Found;
+
+/// How soon a relay must show that it still knows this node, once there is doubt.
+const CHECK: Duration = Duration::from_secs(1);
+/// Sessions that are remembered, to be resumed after a restart of their relay.
+const MAX_SESSIONS: usize = 4096;
+
+/// The relays of this node.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    configured: Vec<SocketAddr>,
+    connected: Mutex<HashMap<SocketAddr, Connected>>,
+    /// Relays of others that this node visits.
+    visiting: Mutex<HashSet<SocketAddr>>,
+    /// A relay was connected.
+    arrived: Notify,
+    /// Why a relay is not connected.
+    failures: Mutex<HashMap<SocketAddr, String>>,
+    sessions: Mutex<HashMap<(SocketAddr, u32), NodeId>>,
+    /// Relays in doubt, and when the doubt began.
+    doubted: Mutex<HashMap<SocketAddr, Instant>>,
+    next_request: AtomicU32,
+}
+
+#[derive(Debug, Clone)]
+struct Connected {
+    node: NodeId,
+    conn: Arc<Conn>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Relays {
+    pub(crate) fn new(configured: Vec<SocketAddr>) -> Self {
+        Self {
+            configured,
+            connected: Mutex::default(),
+            visiting: Mutex::default(),
+            arrived: Notify::new(),
+            failures: Mutex::default(),
+            sessions: Mutex::default(),
+            doubted: Mutex::default(),
+            next_request: AtomicU32::new(0),
+        }
+    }
+
+    /// Connects to all relays and stays connected.
+    pub(crate) fn start(shared: &Arc<Shared>) {
+        for addr in shared.relays.configured.clone() {
+            shared.spawn(client::stay(Arc::clone(shared), addr));
+        }
+    }
+
+    /// Tells all relays where this node is now.
+    pub(crate) fn publish(&self) {
+        for relay in self.connected.lock().values() {
+            // The relay's task is gone only while it reconnects, and will register then.
+            let _ = relay.commands.send(Command::Register);
+        }
+    }
+
+    /// Relays at hand, and the nodes that they are; the nearest first.
+    pub(crate) fn connected(&self) -> Vec<(SocketAddr, NodeId)> {
+        let connected = self.connected.lock();
+        let mut relays: Vec<_> =
+            connected.iter().map(|(a, r)| (r.conn.quic.rtt(), *a, r.node)).collect();
+        relays.sort();
+        relays.into_iter().map(|(_, addr, node)| (addr, node)).collect()
+    }
+
+    /// The relays where this node can be found, its home first.
+    fn homes(&self) -> Vec<SocketAddr> {
+        let visiting = self.visiting.lock().clone();
+        let mut homes: Vec<_> = self.connected().into_iter().map(|(addr, _)| addr).collect();
+        homes.retain(|addr| !visiting.contains(addr));
+        homes.truncate(crate::MAX_RECORD_ADDRS);
+        homes
+    }
+
+    /// There is doubt whether a relay still knows this node: finds out.
+    pub(crate) fn doubt(shared: &Arc<Shared>, addr: SocketAddr) {
+        let relays = &shared.relays;
+        let Some(relay) = relays.connected.lock().get(&addr).cloned() else { return };
+        let now = Instant::now();
+        let mut doubted = relays.doubted.lock();
+        if doubted.get(&addr).is_some_and(|at| now.duration_since(*at) < CHECK * 2) {
+            return;
+        }
+        doubted.insert(addr, now);
+        drop(doubted);
+        shared.spawn(async move {
+            if !relay.conn.must_answer(CHECK).await {
+                tracing::info!(relay = %addr, "the relay has forgotten this node");
+            }
+        });
+    }
+
+    /// A control message of a relay came in. It is not authentic: a reason to look, no more.
+    pub(crate) fn handle_control(shared: &Arc<Shared>, hop: Hop, message: &[u8]) {
+        let Some((kind, session)) = read_control_message(message) else { return };
+        let addr = hop.wire_addr();
+        Self::doubt(shared, addr);
+        let node = shared.relays.sessions.lock().get(&(addr, session)).copied();
+        if let (CONTROL_UNKNOWN_SESSION, Some(node)) = (kind, node) {
+            lookup::renew_session(shared, addr, session, node);
+        }
+    }
+
+    /// A relay forwards to a peer under this number from now on.
+    fn learn_session(&self, shared: &Arc<Shared>, relay: SocketAddr, session: u32, node: NodeId) {
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= MAX_SESSIONS {
+            sessions.clear();
+        }
+        sessions.retain(|(r, _), n| *r != relay || *n != node);
+        sessions.insert((relay, session), node);
+        drop(sessions);
+        shared.peer(node).path.tell(|agent, now| {
+            let old: Vec<Hop> = agent
+                .hops()
+                .filter(|hop| {
+                    matches!(hop, Hop::Relay { relay: r, session: s }
+                    if *r == relay && *s != session)
+                })
+                .collect();
+            agent.add_candidate(now, Hop::Relay { relay, session }, Source::Relay);
+            for hop in old {
+                agent.remove_candidate(now, hop);
+            }
+        });
+    }
+
+    /// The sessions with a relay.
+    fn sessions_of(&self, relay: SocketAddr) -> Vec<(u32, NodeId)> {
+        let sessions = self.sessions.lock();
+        let own = sessions.iter().filter(|((r, _), _)| *r == relay);
+        own.map(|((_, session), node)| (*session, *node)).collect()
+    }
+}

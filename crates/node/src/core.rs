@@ -27,10 +27,10 @@ impl Core {
         make_directory(&config.data_dir)?;
         let store = Store::open(&config.data_dir.join("state.db"))?;
         let net = Net::bind(NetConfig {
-            identity: config.identity.clone(),
             listen: config.listen.clone(),
             relays: config.relays.clone(),
             workers: config.workers,
+            ..NetConfig::new(config.identity.clone())
         })
         .await?;
         Ok(Self {

@@ -3,11 +3,12 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use gvpn_identity::Identity;
-use gvpn_lab::{Host, Lab};
+use gvpn_lab::{Host, Lab, Lan};
 use gvpn_net::{Net, NetConfig, PathKind};
 use gvpn_relay::{Relay, RelayConfig};
 use tokio::{
@@ -22,6 +23,8 @@ struct World {
     lab: Lab,
     relay_host: Host,
     relay_config: RelayConfig,
+    /// What must not be dropped as long as the world is.
+    kept: Mutex<Vec<(Host, Lan)>>,
 }
 
 /// LAN `i` is 10.0.i.0/24, with the relay at .1.
@@ -32,7 +35,7 @@ impl World {
         let listen = vec![SocketAddr::new([0, 0, 0, 0].into(), PORT)];
         let mut relay_config = RelayConfig::new(Identity::generate(), listen);
         relay_config.workers = 1;
-        Self { lab, relay_host, relay_config }
+        Self { lab, relay_host, relay_config, kept: Mutex::default() }
     }
 
     async fn relay(&self) -> Relay {
@@ -58,7 +61,9 @@ impl World {
         config.advertise = Some(vec![SocketAddr::new(IpAddr::from([10, 0, lan, 2]), 9)]);
         config.relays = vec![SocketAddr::new(IpAddr::from([10, 0, lan, 1]), PORT)];
         config.workers = 1;
-        inside(&host, Net::bind(config)).unwrap()
+        let net = inside(&host, Net::bind(config)).unwrap();
+        self.kept.lock().unwrap().push((host, bridge));
+        net
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod event_log;
 mod id;
+mod moment;
 mod script;
 
 pub mod addressing;

@@ -150,6 +150,7 @@ pub struct CommandResult {
     /// Position of the command in its script.
     pub index: u32,
     /// When it ended.
+    #[serde(deserialize_with = "crate::moment::deserialize")]
     pub event_date: DateTime<Utc>,
     /// How it ended.
     pub result: ResultKind,
@@ -171,6 +172,7 @@ pub struct BatchEvent {
     /// Position of the command in its script.
     pub index: u32,
     /// When it happened.
+    #[serde(deserialize_with = "crate::moment::deserialize")]
     pub timestamp: DateTime<Utc>,
     /// What happened.
     pub kind: BatchEventKind,
@@ -233,5 +235,17 @@ mod tests {
         let ExeCommand::Deploy(deploy) = &script[0] else { panic!("{script:?}") };
         assert_eq!(deploy.net[0].node_ip, "192.168.0.2");
         assert!(ExeCommand::parse_script("[{\"fly\": {}}]").is_err());
+    }
+
+    #[test]
+    fn moments_are_read_with_and_without_a_zone() {
+        for zone in ["", "Z", "+00:00"] {
+            let text = format!(
+                r#"{{"batch_id": "28ffdc9f01314938b1b4c9f9dd933534", "index": 0,
+                    "timestamp": "2026-11-23T08:00:44.285262{zone}", "kind": {{"stdout": "x"}}}}"#
+            );
+            let event: BatchEvent = serde_json::from_str(&text).unwrap();
+            assert_eq!(event.timestamp.timestamp_subsec_micros(), 285_262);
+        }
     }
 }

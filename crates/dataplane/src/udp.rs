@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -177,28 +178,31 @@ impl UdpSocket {
     ) -> io::Result<()> {
         out.clear();
         let batch = batch.clamp(1, RECEIVE_BATCH).min(buffer.len() / MAX_DATAGRAM);
-        // SAFETY: all-zero sockaddr_storage, iovec, mmsghdr values are valid.
-        let mut names: [libc::sockaddr_storage; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut iovs: [libc::iovec; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut messages: [libc::mmsghdr; RECEIVE_BATCH] = unsafe { std::mem::zeroed() };
-        let mut controls = [const { Control([0; CONTROL]) }; RECEIVE_BATCH];
+        // Only what is used is cleared: most receives bring one message.
+        let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; RECEIVE_BATCH];
+        let mut iovs = [const { MaybeUninit::<libc::iovec>::uninit() }; RECEIVE_BATCH];
+        let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; RECEIVE_BATCH];
+        let mut controls = [const { MaybeUninit::<Control>::uninit() }; RECEIVE_BATCH];
         for (i, slot) in buffer.chunks_exact_mut(MAX_DATAGRAM).take(batch).enumerate() {
-            iovs[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
-            let header = &mut messages[i].msg_hdr;
-            header.msg_name = (&raw mut names[i]).cast();
+            let iov = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+            // SAFETY: an all-zero sockaddr_storage is valid.
+            names[i].write(unsafe { std::mem::zeroed() });
+            controls[i].write(Control([0; CONTROL]));
+            // SAFETY: an all-zero mmsghdr is valid.
+            let message = messages[i].write(unsafe { std::mem::zeroed() });
+            let header = &mut message.msg_hdr;
+            header.msg_name = names[i].as_mut_ptr().cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_iov = &raw mut iovs[i];
+            header.msg_iov = iovs[i].write(iov);
             header.msg_iovlen = 1;
-            header.msg_control = controls[i].0.as_mut_ptr().cast();
+            header.msg_control = controls[i].as_mut_ptr().cast();
             header.msg_controllen = CONTROL as _;
         }
         // SAFETY: the first `batch` headers point to live locals and to disjoint parts of `buffer`.
         let n = unsafe {
             libc::recvmmsg(
                 self.raw(),
-                messages.as_mut_ptr(),
+                messages.as_mut_ptr().cast(),
                 batch as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
@@ -207,11 +211,13 @@ impl UdpSocket {
         if n < 0 {
             return Err(io::Error::last_os_error());
         }
-        for (i, message) in messages.iter().take(n as usize).enumerate() {
+        for (message, name) in messages.iter().zip(&names).take(n as usize) {
+            // SAFETY: there are no more results than headers written above, each with its name.
+            let (message, name) = unsafe { (message.assume_init_ref(), name.assume_init_ref()) };
             let len = message.msg_len as usize;
             let (segment, ecn) = read_control(&message.msg_hdr);
             out.push(Message {
-                from: address(&names[i]),
+                from: address(name),
                 len,
                 stride: segment.filter(|size| *size > 0).unwrap_or(len).max(1),
                 ecn,

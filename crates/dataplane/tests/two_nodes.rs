@@ -85,6 +85,7 @@ fn udp_segmentation_by_the_payload_arrives_as_the_datagrams_it_stands_for() {
             receiver.set_read_timeout(Some(LIMIT)).unwrap();
             let sender = pair.host_a.enter(|| UdpSocket::bind((from, 0)).unwrap()).unwrap();
             let size: libc::c_int = 1000;
+            // SAFETY: the pointer and length describe one live int.
             let set = unsafe {
                 libc::setsockopt(
                     sender.as_raw_fd(),

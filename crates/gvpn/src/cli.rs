@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{activity, agreement, gate, inside, keys, net, node, status},
+    commands::{activity, agreement, gate, inside, keys, look, member, net, node, rule, status},
     context::Common,
     daemon,
     failure::{Failure, Outcome},
@@ -40,6 +40,16 @@ enum Command {
     /// Nodes of a network.
     #[command(subcommand)]
     Node(node::Node),
+    /// Members of a running network: addresses, names, moves, limits, quarantine.
+    #[command(subcommand)]
+    Member(member::Member),
+    /// Rules on what may be sent in a network.
+    #[command(subcommand)]
+    Rule(rule::Rule),
+    /// Tell what would happen to a packet, and why.
+    Trace(look::Trace),
+    /// Capture a network's packets as pcapng.
+    Capture(look::Capture),
     /// Agreements with providers.
     #[command(subcommand)]
     Agreement(agreement::Agreement),
@@ -107,6 +117,10 @@ async fn ask(common: Common, command: Command) -> Outcome {
         Command::Ping(ping) => ping.run(&context).await,
         Command::Net(net) => net.run(&context).await,
         Command::Node(node) => node.run(&context).await,
+        Command::Member(member) => member.run(&context).await,
+        Command::Rule(rule) => rule.run(&context).await,
+        Command::Trace(trace) => trace.run(&context).await,
+        Command::Capture(capture) => capture.run(&context).await,
         Command::Agreement(agreement) => agreement.run(&context).await,
         Command::Activity(activity) => activity.run(&context).await,
         Command::Forward(forward) => forward.run(&context).await,

@@ -32,6 +32,7 @@ mod forward;
 mod gate;
 mod http;
 mod keys;
+mod live;
 mod network;
 mod node;
 mod socks;
@@ -44,6 +45,10 @@ pub use events::BatchEvents;
 pub use forward::Forward;
 pub use gate::{GateStream, RawFrames};
 pub use keys::KeyInfo;
+pub use live::{
+    Action, Limit, MemberEdit, NetworkChange, NewMember, Policy, PortRange, Protocol, Question,
+    Route, Rule, Selector, Service, Trace,
+};
 pub use network::{
     ConnectionRow, Member, MemberChange, Network, NetworkInfo, NetworkRequest, NodeRow, Progress,
 };

@@ -314,7 +314,11 @@ impl Network {
         format!("/net-api/v1/net/{}{rest}", self.id)
     }
 
-    fn own(&self, rest: &str) -> String {
+    pub(crate) fn http(&self) -> &crate::http::Http {
+        self.client.http()
+    }
+
+    pub(crate) fn own(&self, rest: &str) -> String {
         format!("/gvpn/v1/net/{}{rest}", self.id)
     }
 }

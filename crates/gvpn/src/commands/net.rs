@@ -17,6 +17,11 @@ pub(crate) enum Net {
         /// Network: id, beginning of an id, or name.
         network: String,
     },
+    /// Change a network while it runs: name, MTU, routes, names, policy.
+    Set(super::live::Set),
+    /// Prefixes of a running network.
+    #[command(subcommand)]
+    Prefix(super::live::Prefix),
     /// Show a network: its members, and how far each node has followed its changes.
     Show {
         /// Network: id, beginning of an id, or name.
@@ -52,6 +57,8 @@ impl Net {
                 let removed = json!({ "removed": network.id() });
                 show::value(context.json, &removed, |_| format!("removed {}\n", network.id()))
             }
+            Self::Set(set) => set.run(context).await,
+            Self::Prefix(prefix) => prefix.run(context).await,
             Self::Show { network } => show_one(context, &network).await,
         }
     }

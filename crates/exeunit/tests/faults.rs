@@ -16,7 +16,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rig::{PATIENCE, Rig, network, user::run_as_ordinary_user};
+use rig::{
+    PATIENCE, Rig, network,
+    user::{run_as_ordinary_user, run_as_user_with_ids},
+};
 
 /// All descendants of a process, itself included.
 fn family(root: u32) -> Vec<u32> {
@@ -74,7 +77,7 @@ async fn a_killed_exeunit_leaves_nothing() {
     signal(victim.unit.pid(), Signal::SIGKILL);
     let reason = victim.gone().await;
     assert!(reason.unwrap().contains("killed"));
-    assert!(pids.iter().all(|pid| !is_alive(*pid)), "gone means gone");
+    wait_until_gone(&pids);
     assert!(!victim.workdir.exists());
     bystander.shell("ping -c 1 -W 5 10.20.0.3").await;
     bystander.unit.terminate().await;
@@ -179,4 +182,9 @@ async fn a_killed_daemon_leaves_nothing() {
 #[test]
 fn a_killed_daemon_of_an_ordinary_user_leaves_nothing() {
     run_as_ordinary_user("a_killed_daemon_leaves_nothing");
+}
+
+#[test]
+fn a_killed_exeunit_of_a_user_with_ids_leaves_nothing() {
+    run_as_user_with_ids("a_killed_exeunit_leaves_nothing");
 }

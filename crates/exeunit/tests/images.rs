@@ -11,7 +11,10 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use gvpn_model::ResultKind;
-use rig::{Rig, assert_ok, deploy_and_start, user::run_as_ordinary_user};
+use rig::{
+    Rig, assert_ok, deploy_and_start,
+    user::{run_as_ordinary_user, run_as_user_with_ids},
+};
 use tar::{Builder, EntryType, Header};
 
 fn tool(program: &str, args: &[&str]) {
@@ -176,11 +179,14 @@ async fn a_bomb_does_not_fill_the_disk() {
     let mut archive =
         Builder::new(GzEncoder::new(File::create(&bomb).unwrap(), Compression::best()));
     let mut header = Header::new_gnu();
-    header.set_size(3 << 30);
+    header.set_size(300 << 20);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_cksum();
     archive
-        .append_data(&mut header, "zeros", std::io::Read::take(std::io::repeat(0), 3 << 30))
+        .append_data(&mut header, "zeros", std::io::Read::take(std::io::repeat(0), 300 << 20))
         .unwrap();
     archive.into_inner().unwrap().finish().unwrap();
     assert!(fs::metadata(&bomb).unwrap().len() < 4 << 20);
@@ -191,4 +197,9 @@ async fn a_bomb_does_not_fill_the_disk() {
     let message = results[0].message.clone().unwrap();
     assert!(message.contains("more than"), "{message}");
     activity.unit.terminate().await;
+}
+
+#[test]
+fn every_kind_is_unpacked_for_a_user_with_ids() {
+    run_as_user_with_ids("every_kind_is_unpacked_once_and_shared");
 }

@@ -189,7 +189,8 @@ impl Activity {
             }
             results
         };
-        tokio::time::timeout(PATIENCE, collect).await.expect("the script ends")
+        let ended = tokio::time::timeout(PATIENCE, collect).await;
+        ended.unwrap_or_else(|_| panic!("the script does not end: {text}"))
     }
 
     /// Runs a shell command that must succeed; its output.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::OnceLock};
 
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
-    signal::{SigSet, SigmaskHow, sigprocmask},
+    signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -37,6 +37,8 @@ const OPEN_FILES: u64 = 65_536;
 pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     set_limits(limits)?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    // SAFETY: the default action is no handler of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     drop_capabilities()?;
     nix::sys::prctl::set_no_new_privs()?;
     let filters = filters().as_ref().map_err(|e| io::Error::other(e.clone()))?;

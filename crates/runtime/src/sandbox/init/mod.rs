@@ -53,6 +53,7 @@ pub(crate) fn init_main() -> io::Result<()> {
         }
         ForkResult::Child => {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            nix::unistd::setsid()?;
             serve(channel, setup)
         }
     }

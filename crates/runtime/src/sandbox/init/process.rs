@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setpgid};
 
 use super::{
     super::protocol::{Done, Setup},
@@ -71,7 +71,9 @@ impl Launcher {
         stderr: &OwnedFd,
     ) -> io::Error {
         let prepare = || -> io::Result<()> {
-            setsid()?;
+            // A group, not a session: a session leader whose parent is process 1 looks to servers as if
+            // it had been sent to the background already.
+            setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
             let null = fs::File::open("/dev/null")?;
             dup2_stdin(null.as_fd())?;
             dup2_stdout(stdout)?;

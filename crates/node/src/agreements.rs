@@ -228,6 +228,11 @@ impl Agreements {
         *self.inner.check.write() = Some(Box::new(check));
     }
 
+    /// Lets go of what others hooked in.
+    pub(crate) fn stop(&self) {
+        *self.inner.check.write() = None;
+    }
+
     fn keep(&self, agreement: Agreement) -> Result<(), NodeError> {
         self.inner.core.store.put_document(KIND, &agreement.id.to_string(), &agreement)?;
         if self.inner.all.lock().insert(agreement.id, agreement.clone()).is_none() {

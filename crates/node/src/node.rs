@@ -184,8 +184,10 @@ impl Node {
     /// Requested activities and owned networks stay, to be resumed at the next start.
     pub async fn stop(&self) {
         self.inner.activities.stop().await;
+        self.inner.agreements.stop();
         self.inner.core.stop.cancel();
         self.inner.core.tasks.close();
         self.inner.core.tasks.wait().await;
+        self.inner.core.net.shutdown().await;
     }
 }

@@ -112,6 +112,15 @@ impl Peers {
     }
 }
 
+impl Channel {
+    /// Notices within seconds when the other end is dead, for a stream that may be silent.
+    pub(crate) fn keep_alive(&mut self) {
+        if let Self::Net(stream) = self {
+            stream.keep_alive();
+        }
+    }
+}
+
 impl Call {
     /// Reads the request; what is no request is dropped with a trace.
     pub(crate) async fn request<Q: DeserializeOwned>(&mut self) -> Option<Q> {

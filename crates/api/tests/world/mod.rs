@@ -1,6 +1,11 @@
 //! Real nodes on loopback, each with its API on a real socket.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use gvpn_identity::Identity;
 use gvpn_model::NodeId;
@@ -35,21 +40,25 @@ pub(crate) type Answer = (u16, Value);
 #[allow(dead_code, reason = "each test crate uses a part")]
 impl World {
     pub(crate) async fn requestor() -> Self {
-        Self::start(Identity::generate(), None, Arc::new(tempfile::tempdir().unwrap())).await
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self::start(Identity::generate(), None, dir, ([127, 0, 0, 1], 0).into()).await
     }
 
     pub(crate) async fn provider(policy: ProviderPolicy) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        Self::start(Identity::generate(), Some(policy), dir).await
+        Self::start(Identity::generate(), Some(policy), dir, ([127, 0, 0, 1], 0).into()).await
     }
 
     async fn start(
         identity: Identity,
         provider: Option<ProviderPolicy>,
         dir: Arc<TempDir>,
+        listen: SocketAddr,
     ) -> Self {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let mut config = NodeConfig::new(dir.path().join("data"), identity.clone());
-        config.listen = vec![([127, 0, 0, 1], 0).into()];
+        config.listen = vec![listen];
         config.workers = 1;
         config.provider = provider.clone();
         let node = Node::start(config).await.unwrap();
@@ -66,13 +75,17 @@ impl World {
         Self { node, key, api, identity, provider, dir, server, http }
     }
 
-    /// Stops and starts again with the same state.
+    /// Stops and starts again with the same state, at the same address.
     pub(crate) async fn restart(self) -> Self {
-        self.node.stop().await;
-        self.server.abort();
-        let _ = self.server.await;
-        drop(self.node);
-        Self::start(self.identity, self.provider, self.dir).await
+        let Self { node, server, http, identity, provider, dir, .. } = self;
+        let listen = node.status().listen[0];
+        node.stop().await;
+        server.abort();
+        let _ = server.await;
+        drop((node, http));
+        // Connections of the HTTP server end a moment later, and the node with the last of them.
+        eventually("the address is free", async || UdpSocket::bind(listen).is_ok()).await;
+        Self::start(identity, provider, dir, listen).await
     }
 
     pub(crate) fn id(&self) -> NodeId {

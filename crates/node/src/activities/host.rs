@@ -100,6 +100,9 @@ impl Host {
         }
         let dir = self.core.activities_dir();
         make_directory(&dir)?;
+        if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none()) {
+            return Ok(());
+        }
         gvpn_exeunit::sweep(&dir).await.map_err(|e| {
             NodeError::internal(format!("cannot clear {} of old activities: {e}", dir.display()))
         })

@@ -77,6 +77,7 @@ async fn session(
     let peers = &requestor.core().peers;
     let (_, mut channel): (ActivityReply, _) =
         peers.ask(provider, proto::ACTIVITY, &request, ANSWER_LIMIT.min(GONE_AFTER)).await?;
+    channel.keep_alive();
     *heard = Instant::now();
     loop {
         let entry = timeout(SILENCE, proto::receive::<Numbered>(&mut channel)).await;

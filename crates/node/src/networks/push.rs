@@ -17,12 +17,15 @@ use crate::{
         Progress,
         owner::{Books, Update},
     },
-    peers::{self, ANSWER_LIMIT},
+    peers,
     proto::{self, RosterReply, RosterRequest, UpdateKind},
 };
 
 /// Pauses between attempts to reach a node: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// How long a node may take to take a roster: it is small, and there is another attempt.
+const PUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Tells member nodes about their networks.
 pub(crate) struct Pusher {
@@ -257,7 +260,7 @@ impl Pusher {
             proto::send_frame(&mut channel, &bytes).await.map_err(|e| peers::broken(node, &e))?;
             peers::answer(node, &mut channel).await
         };
-        tokio::time::timeout(ANSWER_LIMIT, exchange).await.unwrap_or_else(|_| {
+        tokio::time::timeout(PUSH_LIMIT, exchange).await.unwrap_or_else(|_| {
             Err(NodeError::new(ErrorKind::Timeout, format!("node {node} did not answer")))
         })
     }

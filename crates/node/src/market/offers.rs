@@ -66,14 +66,16 @@ impl Markets {
                 ticks.borrow_and_update();
                 let sheet = this.look(|market| market.offer_sheet(Utc::now(), VALIDITY));
                 let ids: Vec<_> = sheet.offers.iter().map(|o| o.offer_id.clone()).collect();
-                let due = tokio::time::Instant::now() >= renew_at && !ids.is_empty();
-                if ids != told || due {
+                let due = tokio::time::Instant::now() >= renew_at;
+                if due {
+                    renew_at = tokio::time::Instant::now() + RENEWAL;
+                }
+                if ids != told || (due && !ids.is_empty()) {
                     match sheet.sign(&this.inner.core.config.identity) {
                         Ok(signed) => this.publish(signed),
                         Err(error) => tracing::error!(%error, "the offers cannot be published"),
                     }
                     told = ids;
-                    renew_at = tokio::time::Instant::now() + RENEWAL;
                 }
                 tokio::select! {
                     _ = ticks.changed() => tokio::time::sleep(GATHER).await,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hyper::{Method, Response, body::Incoming};
+
 use gvpn_model::{
     ActivityId, AgreementId, BatchId, Capture, CommandResult, DeployArgs, DeployNetwork,
     ExeCommand, NodeId, ResultKind, RunArgs, StartArgs, StatePair, StreamCapture, TransferArgs,
@@ -174,12 +176,13 @@ impl Activity {
         let text = serde_json::to_string(script).map_err(|e| Error::answer("exec", e))?;
         let id: BatchId =
             self.client.http().post(&self.path("/exec"), &json!({ "text": text })).await?;
-        Ok(self.batch(id))
+        let last = script.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
+        Ok(Batch { last, ..self.batch(id) })
     }
 
     /// A handle of a script sent earlier.
     pub fn batch(&self, id: BatchId) -> Batch {
-        Batch { activity: self.clone(), id }
+        Batch { activity: self.clone(), id, last: None }
     }
 
     /// What the activity has used: seconds of wall-clock time and of CPU time.
@@ -215,6 +218,8 @@ impl Activity {
 pub struct Batch {
     activity: Activity,
     id: BatchId,
+    /// Position of the last command, where the script is known.
+    last: Option<u32>,
 }
 
 impl Batch {
@@ -257,7 +262,19 @@ impl Batch {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn events(&self) -> Result<BatchEvents, Error> {
-        BatchEvents::open(self.activity.client.http(), &self.path()).await
+        BatchEvents::open(self.clone()).await
+    }
+
+    /// Whether nothing can follow the end of command `index`.
+    pub(crate) async fn ends_with(&self, index: u32) -> Result<bool, Error> {
+        match self.last {
+            Some(last) => Ok(index >= last),
+            None => Ok(self.results(1).await?.last().is_some_and(|last| last.is_batch_finished)),
+        }
+    }
+
+    pub(crate) async fn open_events(&self) -> Result<Response<Incoming>, Error> {
+        self.activity.client.http().send(Method::GET, &self.path(), "text/event-stream", None).await
     }
 
     fn path(&self) -> String {

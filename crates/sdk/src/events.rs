@@ -1,11 +1,11 @@
 //! Server-sent events of a batch.
 
 use http_body_util::BodyExt;
-use hyper::{Method, body::Incoming};
+use hyper::body::Incoming;
 
-use gvpn_model::BatchEvent;
+use gvpn_model::{BatchEvent, BatchEventKind};
 
-use crate::{Error, http::Http};
+use crate::{Batch, Error};
 
 /// The longest line of an event stream.
 const LINE_MAX: usize = 16 << 20;
@@ -13,15 +13,17 @@ const LINE_MAX: usize = 16 << 20;
 /// The events of a batch.
 #[derive(Debug)]
 pub struct BatchEvents {
+    batch: Batch,
+    ended: bool,
     body: Incoming,
     text: Vec<u8>,
     data: String,
 }
 
 impl BatchEvents {
-    pub(crate) async fn open(http: &Http, path: &str) -> Result<Self, Error> {
-        let response = http.send(Method::GET, path, "text/event-stream", None).await?;
-        Ok(Self { body: response.into_body(), text: Vec::new(), data: String::new() })
+    pub(crate) async fn open(batch: Batch) -> Result<Self, Error> {
+        let body = batch.open_events().await?.into_body();
+        Ok(Self { batch, ended: false, body, text: Vec::new(), data: String::new() })
     }
 
     /// The next event; `None` after the last.
@@ -29,6 +31,21 @@ impl BatchEvents {
     /// # Errors
     /// [`Error::Answer`] when the stream breaks or makes no sense.
     pub async fn next(&mut self) -> Result<Option<BatchEvent>, Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let event = self.receive().await?;
+        // The daemon keeps the stream open after the last event; a failure ends a batch as well.
+        if let Some(BatchEvent {
+            index, kind: BatchEventKind::Finished { return_code, .. }, ..
+        }) = &event
+        {
+            self.ended = *return_code != 0 || self.batch.ends_with(*index).await?;
+        }
+        Ok(event)
+    }
+
+    async fn receive(&mut self) -> Result<Option<BatchEvent>, Error> {
         loop {
             while let Some(end) = self.text.iter().position(|&b| b == b'\n') {
                 let line: Vec<u8> = self.text.drain(..=end).collect();

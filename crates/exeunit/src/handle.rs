@@ -250,6 +250,7 @@ impl Watcher {
         if gone.is_err() {
             tracing::warn!(activity = %self.config.activity, "processes of an activity linger");
         }
+        gvpn_runtime::remove_groups(Some(self.config.activity));
         let workdir = vec![self.config.workdir.clone()];
         if let Err(error) =
             sweep::remove(workdir, &self.config.agent(), &self.config.helper()).await

@@ -33,6 +33,7 @@ pub async fn sweep_with(workdir: &Path, agent: &AgentCommand, helper: &Helper) -
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    gvpn_runtime::remove_groups(None);
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     remove(paths, agent, helper).await
 }

@@ -123,7 +123,11 @@ async fn limits_hold() {
     activity
         .shell_fails("awk 'BEGIN { s = \"x\"; for (i = 0; i < 28; i++) s = s s; print length(s) }'")
         .await;
-    activity.shell_fails("dd if=/dev/zero of=/tmp/big bs=1M count=128").await;
+    activity
+        .shell_fails(
+            "dd if=/dev/zero of=/tmp/big bs=1M count=128 && [ $(wc -c < /tmp/big) -gt 100000000 ]",
+        )
+        .await;
     activity.shell("rm -f /tmp/big; echo fine").await;
     activity.unit.terminate().await;
 }

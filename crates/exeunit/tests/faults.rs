@@ -108,7 +108,7 @@ async fn a_payload_whose_init_dies_is_reported() {
     let cmdline =
         |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     // The last of the helpers named `init` is the one inside.
-    let init = pids.iter().filter(|pid| cmdline(pid).contains("\0init")).next_back().unwrap();
+    let init = pids.iter().rfind(|pid| cmdline(pid).contains("\0init")).unwrap();
     signal(*init, Signal::SIGKILL);
     let reason = activity.gone().await.unwrap();
     assert!(reason.contains("init"), "{reason}");
@@ -127,10 +127,9 @@ async fn terminating_interrupts_a_program() {
         activity.unit.terminate().await;
     };
     let before = Instant::now();
-    tokio::select! {
-        results = running => panic!("{results:?}"),
-        () = ending => {}
-    }
+    let (results, ()) = tokio::join!(running, ending);
+    assert_eq!(results[0].result, gvpn_model::ResultKind::Error);
+    assert!(results[0].message.as_ref().unwrap().contains("terminated"), "{results:?}");
     assert!(before.elapsed() < PATIENCE / 2);
     assert!(!activity.workdir.exists());
 }
@@ -162,8 +161,8 @@ async fn a_killed_daemon_leaves_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(daemon.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.filter(|line| line.contains("unit ")).next().unwrap();
+    let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("unit ")).unwrap();
     let words: Vec<&str> = line[line.find("unit ").unwrap()..].split(' ').collect();
     let pids = family(daemon.id());
     assert!(pids.contains(&words[1].parse().unwrap()) && pids.len() >= 6, "{line} {pids:?}");
@@ -171,7 +170,8 @@ async fn a_killed_daemon_leaves_nothing() {
     daemon.wait().unwrap();
     wait_until_gone(&pids);
     fs::remove_dir_all(words[2]).unwrap();
-    // What was in the way of the ExeUnit's own clearing up goes with the next daemon's.
+    assert!(!rig.path("activity").exists(), "the ExeUnit clears up even without its daemon");
+    // What an ExeUnit that was killed too has left goes with the next daemon.
     let agent = gvpn_vnic::AgentCommand { exe: rig::exe(), ..gvpn_vnic::AgentCommand::default() };
     let helper = gvpn_runtime::Helper { exe: rig::exe(), args: vec!["exeunit".into()] };
     fs::create_dir_all(rig.path("activity/left/over")).unwrap();

@@ -5,6 +5,7 @@
 //! [`Namespace`](gvpn_vnic::Namespace), and follows every change while the payload runs. A runtime
 //! with a network card of its own overrides [`Runtime::join`] and hands out its end of it.
 
+mod cgroup;
 mod erased;
 mod error;
 mod helper;
@@ -16,6 +17,7 @@ mod payload;
 mod runtime;
 mod sandbox;
 
+pub use cgroup::remove_groups;
 pub use erased::{AnyRuntime, Task};
 pub use error::RuntimeError;
 pub use helper::{Helper, helper_main};

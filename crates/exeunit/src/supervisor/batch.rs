@@ -72,8 +72,10 @@ impl Unit {
         for (index, command) in batch.script.iter().enumerate() {
             let place = Place { batch: batch.id, index: index as u32 };
             let shown = serde_json::to_value(command).unwrap_or_default();
+            self.running.set(Some(place));
             self.event(place, BatchEventKind::Started { command: shown }).await;
             let ending = self.run_command(command, place, &batch.networks, &digest).await;
+            self.running.set(None);
             let finished = BatchEventKind::Finished {
                 return_code: ending.code,
                 message: ending.message.clone(),
@@ -95,6 +97,25 @@ impl Unit {
                 return;
             }
         }
+    }
+
+    /// Ends, in the eyes of the requestor, the command that was running when the activity ended.
+    pub(super) async fn interrupt(&self, reason: Option<&str>) {
+        let Some(place) = self.running.take() else { return };
+        let message =
+            Some(format!("the activity ended: {}", reason.unwrap_or("it was terminated")));
+        let finished = BatchEventKind::Finished { return_code: 1, message: message.clone() };
+        self.event(place, finished).await;
+        let result = CommandResult {
+            index: place.index,
+            event_date: Utc::now(),
+            result: ResultKind::Error,
+            stdout: None,
+            stderr: None,
+            message,
+            is_batch_finished: true,
+        };
+        self.daemon.report(Report::Result { batch: place.batch, result }).await;
     }
 
     async fn event(&self, place: Place, kind: BatchEventKind) {
@@ -208,7 +229,7 @@ impl Unit {
 
 /// A command's place.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     batch: BatchId,
     index: u32,
 }

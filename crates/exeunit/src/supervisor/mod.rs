@@ -30,7 +30,7 @@ use crate::{
     ExeUnitConfig, sweep,
     wire::{Command, Report},
 };
-use batch::Batch;
+use batch::{Batch, Place};
 use daemon::Daemon;
 use networks::Networks;
 
@@ -49,6 +49,8 @@ pub fn exeunit_main() -> ! {
 }
 
 fn supervise() -> io::Result<()> {
+    // The end of the channel tells that the daemon is gone, and leaves time to clear up.
+    nix::sys::prctl::set_pdeathsig(None)?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     // The one thread: children die with the thread that started them, and namespaces are entered
@@ -94,6 +96,8 @@ struct Unit {
     /// Environment of every program, from `deploy`.
     env: RefCell<BTreeMap<String, String>>,
     started: Cell<Option<Instant>>,
+    /// The command that runs now.
+    running: Cell<Option<Place>>,
     /// Why the payload ended without being asked to.
     died: mpsc::UnboundedSender<String>,
 }
@@ -124,6 +128,7 @@ impl Unit {
             networks,
             env: RefCell::default(),
             started: Cell::default(),
+            running: Cell::default(),
             died,
         }
     }
@@ -166,6 +171,10 @@ impl Unit {
         };
         work.abort();
         follow.abort();
+        if !work.is_finished() {
+            let _ = work.await;
+        }
+        self.interrupt(reason.as_deref()).await;
         reason
     }
 
@@ -197,6 +206,7 @@ impl Unit {
             self.set_state(self.state.get().0, Some(ActivityState::Terminated)).await;
             self.stop().await;
         }
+        gvpn_runtime::remove_groups(Some(self.config.activity));
         let workdir = vec![self.config.workdir.clone()];
         let removed = sweep::remove(workdir, &self.config.agent(), &self.config.helper()).await;
         if let Err(e) = removed {

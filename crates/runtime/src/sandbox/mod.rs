@@ -17,6 +17,7 @@ use gvpn_vnic::{
 };
 use tokio::sync::{OnceCell, oneshot, watch};
 
+use crate::cgroup::Cgroup;
 use crate::{
     Access, Exit, Image, ImageStore, Names, Output, Payload, Program, Runtime, RuntimeError, Usage,
 };
@@ -77,10 +78,11 @@ impl Runtime for Sandbox {
         let setup = Setup {
             names,
             limits: payload.config().limits.clone(),
+            memory_is_bounded: false,
             env: self.env.clone(),
             own_ids,
         };
-        let init = Init::start(payload, image, &setup).await?;
+        let init = Init::start(payload, image, setup).await?;
         let _ = self.init.set(init);
         Ok(())
     }
@@ -124,7 +126,12 @@ impl Runtime for Sandbox {
     async fn usage(&self, _payload: &Payload) -> Result<Usage, RuntimeError> {
         match self.init()?.ask(Order::Usage, vec![]).await? {
             Ok((Done::Used { cpu_sec, memory }, _)) => {
-                Ok(Usage { cpu_sec, memory, ..Usage::default() })
+                let group = self.init()?.cgroup.as_ref();
+                Ok(Usage {
+                    cpu_sec: group.and_then(Cgroup::cpu_sec).unwrap_or(cpu_sec),
+                    memory: group.and_then(Cgroup::memory).unwrap_or(memory),
+                    ..Usage::default()
+                })
             }
             _ => Ok(Usage::default()),
         }
@@ -156,6 +163,7 @@ struct Init {
     sender: Sender,
     waiting: std::sync::Arc<Mutex<Waiting>>,
     end: watch::Receiver<bool>,
+    cgroup: Option<Cgroup>,
 }
 
 #[derive(Debug, Default)]
@@ -165,7 +173,11 @@ struct Waiting {
 }
 
 impl Init {
-    async fn start(payload: &Payload, image: &Image, setup: &Setup) -> Result<Self, RuntimeError> {
+    async fn start(
+        payload: &Payload,
+        image: &Image,
+        mut setup: Setup,
+    ) -> Result<Self, RuntimeError> {
         let namespace = payload.namespace().await?;
         let directory = payload.make_directory("sandbox").await?;
         for part in ["lower", "upper", "work", "root"] {
@@ -179,7 +191,11 @@ impl Init {
         });
         let (process, socket) = spawned.await.map_err(start())?;
         let (sender, mut receiver) = channel::open(socket).map_err(start())?;
-        sender.post(setup, vec![]).map_err(start())?;
+        let config = payload.config();
+        let cgroup = Cgroup::create(config.activity, &config.limits)
+            .filter(|group| group.add(process.pid()).is_ok());
+        setup.memory_is_bounded = cgroup.as_ref().is_some_and(Cgroup::bounds_memory);
+        sender.post(&setup, vec![]).map_err(start())?;
         match receiver.receive::<Started>().await.map_err(start())? {
             Some((Ok(()), _)) => {}
             Some((Err(reason), _)) => return Err(RuntimeError::Failed(reason)),
@@ -188,7 +204,7 @@ impl Init {
         let waiting = std::sync::Arc::<Mutex<Waiting>>::default();
         let (ending, end) = watch::channel(false);
         tokio::spawn(read(receiver, waiting.clone(), ending));
-        Ok(Self { process: tokio::sync::Mutex::new(process), sender, waiting, end })
+        Ok(Self { process: tokio::sync::Mutex::new(process), sender, waiting, end, cgroup })
     }
 
     async fn ask(&self, order: Order, fds: Vec<OwnedFd>) -> Result<Answer2, RuntimeError> {

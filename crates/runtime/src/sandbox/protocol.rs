@@ -11,6 +11,8 @@ use crate::{Access, Exit, Limits, Names, Program};
 pub(super) struct Setup {
     pub(super) names: Names,
     pub(super) limits: Limits,
+    /// Whether a control group bounds the payload's memory.
+    pub(super) memory_is_bounded: bool,
     /// Environment of every program.
     pub(super) env: BTreeMap<String, String>,
     /// Whether more user ids than root's exist here.

@@ -36,6 +36,8 @@ const OPEN_FILES: u64 = 65_536;
 /// Confines the present process for good; it then becomes a program of the payload.
 pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     set_limits(limits)?;
+    // Short of memory, the kernel is to end a program of the payload, not its init.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     // SAFETY: the default action is no handler of ours.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;

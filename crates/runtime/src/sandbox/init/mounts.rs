@@ -36,9 +36,9 @@ pub(super) fn set_up(setup: &Setup) -> io::Result<NameFiles> {
         let root = Root(open_directory("root")?);
         named("/proc", root.mount_proc())?;
         named("/sys", root.mount_sys())?;
-        named("/dev", root.mount_dev(setup.own_ids))?;
+        named("/dev", root.mount_dev(setup))?;
         let names = named("/etc", root.mount_names(setup))?;
-        named("/tmp", root.mount_tmp(setup.limits.memory))?;
+        named("/tmp", root.mount_tmp(setup))?;
         Ok(names)
     })?;
     named("the root", change_root())?;
@@ -143,7 +143,7 @@ impl Root {
         Ok(())
     }
 
-    fn mount_dev(&self, own_ids: bool) -> io::Result<()> {
+    fn mount_dev(&self, setup: &Setup) -> io::Result<()> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         tmpfs(&self.directory("dev")?, flags, "mode=755,size=1m,nr_inodes=4096")?;
         for device in DEVICES {
@@ -151,10 +151,11 @@ impl Root {
             bind(&format!("/dev/{device}"), Path::new(&place.path()))?;
         }
         let pts = self.directory("dev/pts")?;
-        let group = if own_ids { format!(",gid={TTY_GROUP}") } else { String::new() };
+        let group = if setup.own_ids { format!(",gid={TTY_GROUP}") } else { String::new() };
         let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
         mount(Some("devpts"), pts.path().as_str(), Some("devpts"), flags, Some(options.as_str()))?;
-        tmpfs(&self.directory("dev/shm")?, flags | MsFlags::MS_NODEV, "mode=1777")?;
+        let shared = format!("mode=1777,size={}", part_of_memory(setup, 4));
+        tmpfs(&self.directory("dev/shm")?, flags | MsFlags::MS_NODEV, &shared)?;
         let dev = self.directory("dev")?;
         let links = [
             ("pts/ptmx", "ptmx"),
@@ -190,9 +191,9 @@ impl Root {
         Ok(files)
     }
 
-    fn mount_tmp(&self, memory: Option<u64>) -> io::Result<()> {
+    fn mount_tmp(&self, setup: &Setup) -> io::Result<()> {
         let place = self.directory("tmp")?;
-        let size = memory.map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string());
+        let size = part_of_memory(setup, 2);
         tmpfs(&place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &format!("mode=1777,size={size}"))?;
         let place = self.directory("tmp")?;
         Ok(fchmodat(
@@ -202,6 +203,12 @@ impl Root {
             FchmodatFlags::FollowSymlink,
         )?)
     }
+}
+
+/// A size for files in memory: full, they leave room for programs.
+fn part_of_memory(setup: &Setup, part: u64) -> String {
+    let bytes = setup.limits.memory.map(|bytes| (bytes / part).to_string());
+    bytes.unwrap_or_else(|| format!("{}%", 100 / part))
 }
 
 /// A place to mount onto.

@@ -31,7 +31,9 @@ impl Launcher {
             standard.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         env.insert("SHELL".to_owned(), "/bin/sh".to_owned());
         env.extend(setup.env.clone());
-        Self { env, limits: setup.limits.clone() }
+        let mut limits = setup.limits.clone();
+        limits.memory = limits.memory.filter(|_| !setup.memory_is_bounded);
+        Self { env, limits }
     }
 
     /// Starts a program with the two descriptors as its output; an error when it cannot be executed.

@@ -66,6 +66,8 @@ drops! {
     UnknownSession = "unknown_session",
     /// A relayed datagram beyond what its sender may send.
     RelayLimit = "relay_limit",
+    /// Control messages of a peer that sends far too many.
+    ProbeFlood = "probe_flood",
     /// The queue towards the QUIC lane is full.
     DatagramQueueFull = "datagram_queue_full",
 }

@@ -25,6 +25,7 @@ mod held;
 mod message;
 mod network;
 mod nic;
+mod pace;
 mod peer;
 mod plane;
 mod poll;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -18,6 +18,13 @@ use crate::{PeerActivity, Route, fragment::Reassembly, held::Held, network::Netw
 
 /// After this long without an event about it, hearing a peer is an event again.
 const HEARD_EVERY_MS: u64 = 250;
+
+/// How many control messages one lane may bring in a while.
+const PROBES_IN_WINDOW: u32 = 200;
+const PROBE_WINDOW_MS: u64 = 100;
+
+/// How often a lane that should be replaced is mentioned.
+const AGING_EVERY_MS: u64 = 5000;
 
 /// After this long without a packet to it, sending to a peer is an event again.
 const PAUSE_MS: u64 = 1000;
@@ -61,7 +68,7 @@ pub(crate) struct Lane {
     pub(crate) packets_received: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     first_use: AtomicU64,
-    aging: AtomicBool,
+    aging: AtomicU64,
 }
 
 /// The receiving side of a lane, locked once for each batch.
@@ -69,6 +76,19 @@ pub(crate) struct Lane {
 pub(crate) struct Inbound {
     pub(crate) window: ReplayWindow,
     pub(crate) reassembly: Reassembly,
+    probes: (u64, u32),
+}
+
+impl Inbound {
+    /// Whether a control message may be handed on: an honest peer sends a few a second.
+    pub(crate) fn admit_probe(&mut self, now: u64) -> bool {
+        let window = now / PROBE_WINDOW_MS;
+        if self.probes.0 != window {
+            self.probes = (window, 0);
+        }
+        self.probes.1 += 1;
+        self.probes.1 <= PROBES_IN_WINDOW
+    }
 }
 
 impl Peer {
@@ -111,7 +131,11 @@ impl Peer {
         self.packets_received.fetch_add(packets, Relaxed);
         self.heard.store(now, Relaxed);
         let mut last = self.last.lock();
-        let news = last.is_none_or(|(h, at)| h != hop || now - at.min(now) >= HEARD_EVERY_MS);
+        let news = last.is_none_or(|(other, at)| {
+            let since = now.saturating_sub(at);
+            // A peer that changes hops with every packet is not worth an event each.
+            since >= HEARD_EVERY_MS || (other != hop && since > 0)
+        });
         if news {
             *last = Some((hop, now));
         }
@@ -156,11 +180,12 @@ impl Lane {
             packets_received: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             first_use: AtomicU64::new(0),
-            aging: AtomicBool::new(false),
+            aging: AtomicU64::new(0),
         }
     }
 
-    /// Takes note of a use for sealing; true once, when the lane should be replaced.
+    /// Takes note of a use for sealing; true when the lane should be replaced, and again every
+    /// [`AGING_EVERY_MS`] until it is.
     pub(crate) fn note_use(&self, now: u64) -> bool {
         let first = self.first_use.load(Relaxed);
         if first == 0 {
@@ -169,7 +194,15 @@ impl Lane {
         }
         // Early enough for the new lane to be there before this one is too old.
         let old = now.saturating_sub(first) > MAX_AGE.as_millis() as u64 * 3 / 4;
-        (old || self.sealer.used() > AGING_PACKETS) && !self.aging.swap(true, Relaxed)
+        if !old && self.sealer.used() <= AGING_PACKETS {
+            return false;
+        }
+        let said = self.aging.load(Relaxed);
+        let again = said == 0 || now.saturating_sub(said) >= AGING_EVERY_MS;
+        if again {
+            self.aging.store(now, Relaxed);
+        }
+        again
     }
 }
 

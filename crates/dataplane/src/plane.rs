@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -73,10 +74,10 @@ impl DataPlane {
             next_socket: AtomicUsize::new(0),
         };
         for index in 0..shared.core.workers.len() {
-            let worker = Worker::new(Arc::clone(&shared.core), index);
+            let core = Arc::clone(&shared.core);
             let thread = std::thread::Builder::new()
                 .name(format!("gvpn-data-{index}"))
-                .spawn(move || worker.run())
+                .spawn(move || run_worker(&core, index))
                 .map_err(StartError::Thread)?;
             shared.threads.lock().push(thread);
         }
@@ -264,6 +265,18 @@ impl Core {
             udp_gso: all(UdpSocket::uses_gso),
             udp_gro: all(UdpSocket::uses_gro),
             coalesce: self.coalesce,
+        }
+    }
+}
+
+/// Runs a thread until the data plane stops. A panic, which would be a mistake of ours, costs what
+/// the thread had in hand and no more.
+fn run_worker(core: &Arc<Core>, index: usize) {
+    while !core.stop.load(Relaxed) {
+        let worker = Worker::new(Arc::clone(core), index);
+        match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+            Ok(()) => return,
+            Err(_) => tracing::error!(index, "a data-plane thread panicked and is started again"),
         }
     }
 }

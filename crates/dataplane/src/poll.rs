@@ -71,11 +71,12 @@ impl Poll {
         }
     }
 
-    /// Waits for events.
-    pub(crate) fn wait(&self, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// Brings events: sleeps until there are some, or looks only. Returns whether there are any.
+    pub(crate) fn wait(&self, sleep: bool, ready: &mut Vec<Ready>) -> io::Result<bool> {
         ready.clear();
         let mut events = [EpollEvent::empty(); EVENTS];
-        let n = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+        let timeout = if sleep { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+        let n = match self.epoll.wait(&mut events, timeout) {
             Err(nix::errno::Errno::EINTR) => 0,
             other => other?,
         };
@@ -88,7 +89,7 @@ impl Poll {
             // Resets the counter; it is empty if another reader was faster.
             let _ = self.wake.read();
         }
-        Ok(())
+        Ok(n > 0)
     }
 
     fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {

@@ -279,6 +279,7 @@ impl Receive {
                 Outcome::Whole(packet) => self.whole.push((message.lane, packet)),
                 Outcome::Refused => cx.counters.drop(Drop::Fragment, 1),
             },
+            Some(_) if !inbound.admit_probe(cx.now) => cx.counters.drop(Drop::ProbeFlood, 1),
             Some(_) => cx.core.raise(Event::Probe {
                 peer: lane.slot.peer.node,
                 hop: message.hop,

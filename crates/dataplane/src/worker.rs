@@ -13,6 +13,7 @@ use crate::{
     core::Core,
     network::{State, Target, addresses},
     nic::ethernet::MAX_FRAME,
+    pace::Pace,
     poll::{EVENTS, Ready},
     port::{Owner, Port, Scratch, packets_in},
     receive::Receive,
@@ -60,8 +61,11 @@ impl Worker {
         let core = Arc::clone(&self.core);
         let me = &core.workers[self.index];
         let mut ready = Vec::with_capacity(EVENTS);
+        let mut pace = Pace::default();
         while !core.stop.load(Relaxed) {
-            if let Err(error) = me.poll.wait(&mut ready) {
+            let waited =
+                pace.wait(|| core.start.elapsed(), |sleep| me.poll.wait(sleep, &mut ready));
+            if let Err(error) = waited {
                 tracing::error!(%error, "a data-plane thread cannot wait for events and ends");
                 return;
             }

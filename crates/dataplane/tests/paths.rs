@@ -142,3 +142,54 @@ fn a_relayed_path_carries_everything() {
         done.store(true, Relaxed);
     });
 }
+
+#[test]
+fn tcp_survives_a_link_that_loses_reorders_doubles_and_corrupts() {
+    for offloads in [Offloads::ALL, Offloads::NONE] {
+        let kind = if offloads == Offloads::ALL { Kind::Vnet } else { Kind::Plain };
+        let pair = Pair::new(offloads, kind, 1472);
+        let link = UdpSocket::bind(LOCAL).unwrap();
+        link.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let hop = Hop::Direct(link.local_addr().unwrap());
+        for (node, peer) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+            node.plane.set_route(peer.id, Some(Route { hop, mtu: 1472 }));
+        }
+        let done = AtomicBool::new(false);
+        let (a, b) = (pair.a.addr(), pair.b.addr());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = [0; 2000];
+                let mut late: Option<(Vec<u8>, std::net::SocketAddr)> = None;
+                for turn in 0u32.. {
+                    if done.load(Relaxed) {
+                        return;
+                    }
+                    let Ok((n, from)) = link.recv_from(&mut buffer) else { continue };
+                    let to = if from == a { b } else { a };
+                    match turn.wrapping_mul(2_654_435_761) >> 16 & 0x3ff {
+                        0..4 => continue,
+                        4..8 => buffer[n / 2] ^= 4,
+                        8..12 => drop(link.send_to(&buffer[..n], to)),
+                        12..24 => {
+                            late = Some((buffer[..n].to_vec(), to));
+                            continue;
+                        }
+                        _ => {}
+                    }
+                    link.send_to(&buffer[..n], to).unwrap();
+                    if turn % 7 == 0
+                        && let Some((bytes, to)) = late.take()
+                    {
+                        link.send_to(&bytes, to).unwrap();
+                    }
+                }
+            });
+            transfer(&pair.host_a, &pair.host_b, v4(1), 3 << 20);
+            transfer(&pair.host_b, &pair.host_a, v6(0), 1 << 20);
+            done.store(true, Relaxed);
+        });
+        for reason in ["forged", "replayed"] {
+            assert!(pair.a.dropped(reason) + pair.b.dropped(reason) > 0, "{reason}");
+        }
+    }
+}

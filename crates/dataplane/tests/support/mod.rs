@@ -293,8 +293,7 @@ pub fn ping(host: &Host, to: IpAddr, extra: &[&str]) {
 }
 
 /// Sends `len` bytes over TCP from one host to another, both ways at once, and checks them.
-/// Returns the sender's count of retransmitted segments.
-pub fn transfer(from: &Host, to: &Host, to_ip: IpAddr, len: usize) -> u32 {
+pub fn transfer(from: &Host, to: &Host, to_ip: IpAddr, len: usize) {
     let listener = to.enter(|| TcpListener::bind((to_ip, 0)).unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::scope(|scope| {
@@ -303,11 +302,11 @@ pub fn transfer(from: &Host, to: &Host, to_ip: IpAddr, len: usize) -> u32 {
             exchange(stream, len, 1);
         });
         let stream = from.enter(|| TcpStream::connect_timeout(&addr, LIMIT).unwrap()).unwrap();
-        exchange(stream, len, 2)
+        exchange(stream, len, 2);
     })
 }
 
-fn exchange(stream: TcpStream, len: usize, seed: u8) -> u32 {
+fn exchange(stream: TcpStream, len: usize, seed: u8) {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_write_timeout(Some(LIMIT)).unwrap();
     let mut writer = stream.try_clone().unwrap();
@@ -336,21 +335,4 @@ fn exchange(stream: TcpStream, len: usize, seed: u8) -> u32 {
         }
         assert_eq!(at, len);
     });
-    retransmits(&stream)
-}
-
-fn retransmits(stream: &TcpStream) -> u32 {
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    let got = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut len,
-        )
-    };
-    assert_eq!(got, 0);
-    info.tcpi_total_retrans
 }

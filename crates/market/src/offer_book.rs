@@ -12,7 +12,9 @@ use crate::{Constraint, Offer, SubscriptionId, property::MAX_BYTES};
 /// Most offers of one provider.
 pub const MAX_OFFERS: usize = 32;
 /// Most bytes of one provider's sheet.
-pub const MAX_SHEET: usize = 4 * MAX_BYTES;
+pub const MAX_SHEET: usize = MAX_BYTES;
+/// Most bytes of all sheets of a book.
+pub const MAX_BOOK: usize = 256 << 20;
 /// Longest time that a sheet may be valid for.
 pub const MAX_VALIDITY: TimeDelta = TimeDelta::hours(1);
 /// How far the clocks of two nodes may differ.
@@ -122,6 +124,7 @@ pub struct BookChange {
     pub removed: Vec<SubscriptionId>,
 }
 
+#[derive(Debug)]
 struct Entry {
     signed: SignedSheet,
     sheet: OfferSheet,
@@ -129,16 +132,18 @@ struct Entry {
 }
 
 /// The newest sheet of each provider.
+#[derive(Debug)]
 pub struct OfferBook {
     entries: BTreeMap<NodeId, Entry>,
     capacity: usize,
+    bytes: usize,
     cursor: u64,
 }
 
 impl OfferBook {
     /// An empty book for at most `capacity` providers.
     pub fn new(capacity: usize) -> Self {
-        Self { entries: BTreeMap::new(), capacity, cursor: 0 }
+        Self { entries: BTreeMap::new(), capacity, bytes: 0, cursor: 0 }
     }
 
     /// Takes a sheet in.
@@ -155,11 +160,14 @@ impl OfferBook {
         if known.is_some_and(|k| k.sheet.made >= sheet.made) {
             return Err(SheetError::Stale);
         }
-        if known.is_none() && self.entries.len() >= self.capacity {
+        let before = known.map_or(0, |k| k.signed.sheet.len());
+        let bytes = self.bytes - before + signed.sheet.len();
+        if (known.is_none() && self.entries.len() >= self.capacity) || bytes > MAX_BOOK {
             return Err(SheetError::Full);
         }
         let old = known.map(|k| k.sheet.offers.as_slice()).unwrap_or_default();
         let change = difference(old, &sheet.offers);
+        self.bytes = bytes;
         self.cursor += 1;
         let entry = Entry { signed, changed: self.cursor, sheet };
         self.entries.insert(entry.sheet.provider, entry);
@@ -169,9 +177,11 @@ impl OfferBook {
     /// Forgets what is over; returns the offers that are gone.
     pub fn expire(&mut self, now: DateTime<Utc>) -> Vec<SubscriptionId> {
         let mut gone = Vec::new();
+        let bytes = &mut self.bytes;
         self.entries.retain(|_, entry| {
             let keep = entry.sheet.expires > now;
             if !keep {
+                *bytes -= entry.signed.sheet.len();
                 gone.extend(entry.sheet.offers.iter().map(|o| o.offer_id.clone()));
             }
             keep

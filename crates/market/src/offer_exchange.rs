@@ -51,6 +51,7 @@ pub enum OfferReply {
 
 /// An [`OfferBook`] with a name, so that a requestor notices when another one answers, such as after
 /// a restart.
+#[derive(Debug)]
 pub struct OfferDesk {
     id: u64,
     book: OfferBook,

@@ -9,6 +9,7 @@
 
 mod client;
 mod limit;
+mod offers;
 mod registry;
 mod relay;
 mod sessions;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::{
     Limits, RegistryError,
     client::{Clients, serve},
+    offers::Offers,
     registry::Registry,
 };
 
@@ -69,6 +70,8 @@ pub struct RelayStats {
     pub drops: Vec<(&'static str, u64)>,
     /// Requests refused because the client asked too much.
     pub limited: u64,
+    /// Providers whose offers are known.
+    pub providers: usize,
 }
 
 /// A running relay. It ends when dropped.
@@ -77,7 +80,8 @@ pub struct Relay {
     net: Net,
     registry: Arc<Registry>,
     clients: Arc<Clients>,
-    task: JoinHandle<()>,
+    offers: Arc<Offers>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Relay {
@@ -94,9 +98,14 @@ impl Relay {
         let clients =
             Arc::new(Clients::new(net.dataplane().clone(), Arc::clone(&registry), config.limits));
         let incoming = net.serve(relay_protocol::SERVICE);
-        let task = tokio::spawn(serve(Arc::clone(&clients), incoming));
         nudge(&net, &registry);
-        Ok(Self { net, registry, clients, task })
+        let offers = Offers::new();
+        let offer_calls = net.serve(gvpn_market::OFFERS);
+        let tasks = [
+            tokio::spawn(serve(Arc::clone(&clients), incoming)),
+            tokio::spawn(Arc::clone(&offers).serve(offer_calls)),
+        ];
+        Ok(Self { net, registry, clients, offers, tasks })
     }
 
     /// The relay's own id.
@@ -115,6 +124,7 @@ impl Relay {
         let (forwarded_packets, forwarded_bytes) = plane.forwarder().total();
         RelayStats {
             records: self.registry.len(),
+            providers: self.offers.providers(),
             forwarded_packets,
             forwarded_bytes,
             drops: plane.stats().drops,
@@ -130,7 +140,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

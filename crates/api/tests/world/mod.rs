@@ -11,7 +11,7 @@ use gvpn_identity::Identity;
 use gvpn_model::NodeId;
 use gvpn_node::{Node, NodeConfig, ProviderPolicy};
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, StatusCode, body::Bytes, header};
+use hyper::{Method, Request, body::Bytes, header};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -30,6 +30,7 @@ pub(crate) struct World {
     identity: Identity,
     provider: Option<ProviderPolicy>,
     dir: Arc<TempDir>,
+    relays: Vec<SocketAddr>,
     server: tokio::task::JoinHandle<()>,
     http: Client<HttpConnector, Full<Bytes>>,
 }
@@ -40,13 +41,21 @@ pub(crate) type Answer = (u16, Value);
 #[allow(dead_code, reason = "each test crate uses a part")]
 impl World {
     pub(crate) async fn requestor() -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
-        Self::start(Identity::generate(), None, dir, ([127, 0, 0, 1], 0).into()).await
+        Self::fresh(None, Vec::new()).await
     }
 
     pub(crate) async fn provider(policy: ProviderPolicy) -> Self {
+        Self::fresh(Some(policy), Vec::new()).await
+    }
+
+    /// A node that registers with a relay.
+    pub(crate) async fn registered(provider: Option<ProviderPolicy>, relay: SocketAddr) -> Self {
+        Self::fresh(provider, vec![relay]).await
+    }
+
+    async fn fresh(provider: Option<ProviderPolicy>, relays: Vec<SocketAddr>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        Self::start(Identity::generate(), Some(policy), dir, ([127, 0, 0, 1], 0).into()).await
+        Self::start(Identity::generate(), provider, dir, ([127, 0, 0, 1], 0).into(), relays).await
     }
 
     async fn start(
@@ -54,6 +63,7 @@ impl World {
         provider: Option<ProviderPolicy>,
         dir: Arc<TempDir>,
         listen: SocketAddr,
+        relays: Vec<SocketAddr>,
     ) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
@@ -61,6 +71,7 @@ impl World {
         config.listen = vec![listen];
         config.workers = 1;
         config.provider = provider.clone();
+        config.relays.clone_from(&relays);
         let node = Node::start(config).await.unwrap();
         let key = "the-key-of-this-test".to_owned();
         node.keys().import("test", &key).unwrap();
@@ -72,12 +83,12 @@ impl World {
         });
         let api = bound.await.unwrap();
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Self { node, key, api, identity, provider, dir, server, http }
+        Self { node, key, api, identity, provider, dir, relays, server, http }
     }
 
     /// Stops and starts again with the same state, at the same address.
     pub(crate) async fn restart(self) -> Self {
-        let Self { node, server, http, identity, provider, dir, .. } = self;
+        let Self { node, server, http, identity, provider, dir, relays, .. } = self;
         let listen = node.status().listen[0];
         node.stop().await;
         server.abort();
@@ -85,7 +96,7 @@ impl World {
         drop((node, http));
         // Connections of the HTTP server end a moment later, and the node with the last of them.
         eventually("the address is free", async || UdpSocket::bind(listen).is_ok()).await;
-        Self::start(identity, provider, dir, listen).await
+        Self::start(identity, provider, dir, listen, relays).await
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -141,7 +152,7 @@ impl World {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&body);
         let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref()));
-        if status != StatusCode::OK {
+        if !status.is_success() {
             assert!(value["message"].is_string(), "{status} {path}: {value}");
         }
         (status.as_u16(), value)

@@ -1,0 +1,46 @@
+// What the programs of this directory share.
+import { GolemNetwork } from "@golem-sdk/golem-js";
+
+export function check(what, good) {
+  if (!good) throw new Error(what);
+  console.log(`ok   ${what}`);
+}
+
+export function order(network, more = {}) {
+  return {
+    demand: {
+      workload: {
+        imageTag: process.env.CONFORMANCE_IMAGE_TAG,
+        capabilities: network ? ["vpn"] : [],
+        minMemGib: 0.25,
+        minStorageGib: 0.5,
+        ...more,
+      },
+    },
+    market: {
+      rentHours: 0.5,
+      pricing: {
+        model: "linear",
+        maxStartPrice: 1,
+        maxCpuPerHourPrice: 1,
+        maxEnvPerHourPrice: 1,
+      },
+    },
+    network,
+  };
+}
+
+export async function main(program) {
+  const glm = new GolemNetwork({});
+  let code = 0;
+  try {
+    await glm.connect();
+    await program(glm);
+  } catch (error) {
+    console.error(error);
+    console.log(`FAIL ${error.message}`);
+    code = 1;
+  }
+  await glm.disconnect();
+  process.exit(code);
+}

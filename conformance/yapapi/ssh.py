@@ -1,0 +1,74 @@
+"""An sshd on each provider, and a stock ssh client that reaches it through the gate."""
+
+import asyncio
+import os
+import tempfile
+
+from common import check, golem, image, main, until
+from yapapi.contrib.service.socket_proxy import SocketProxy, SocketProxyService
+from yapapi.services import ServiceState
+
+PORT = int(os.environ["CONFORMANCE_PORT"])
+KEY = os.environ["CONFORMANCE_SSH_KEY"]
+
+
+class Ssh(SocketProxyService):
+    remote_port = 22
+
+    def __init__(self, proxy):
+        super().__init__()
+        self.proxy = proxy
+
+    @staticmethod
+    async def get_payload():
+        return await image()
+
+    async def start(self):
+        async for script in super().start():
+            yield script
+        script = self._ctx.new_script()
+        with open(f"{KEY}.pub") as f:
+            key = f.read().strip()
+        script.run("/bin/sh", "-c", f"mkdir -p /root/.ssh && echo '{key}' > /root/.ssh/authorized_keys && chmod -R go-rwx /root/.ssh")
+        script.run("/bin/sh", "-c", "/etc/start-sshd")
+        yield script
+        server = await self.proxy.run_server(self, self.remote_port)
+        self.local = server.local_port
+
+
+async def ssh(port, command):
+    process = await asyncio.create_subprocess_exec(
+        "ssh", "-i", KEY, "-p", str(port), "-o", "StrictHostKeyChecking=no",
+        "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
+        "root@127.0.0.1", command,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def program():
+    async with golem() as g:
+        network = await g.create_network("192.168.0.1/24")
+        proxy = SocketProxy(ports=[PORT, PORT + 1])
+        async with network:
+            cluster = await g.run_service(
+                Ssh, network=network, instance_params=[{"proxy": proxy} for _ in range(2)]
+            )
+            running = lambda: [i for i in cluster.instances if i.state == ServiceState.running]
+            await until("both instances run", lambda: len(running()) == 2)
+            first, second = running()
+            ip = second.network_node.ip
+            out = await ssh(first.local, f"echo inside; hostname -i; ping -c 2 -w 10 {ip}")
+            check("ssh runs a command in the payload", out.startswith("inside"))
+            check("the payload reaches the other one", " 0% packet loss" in out)
+            blob = await ssh(second.local, "head -c 3000000 /dev/zero | md5sum; head -c 200000 /dev/urandom | base64 | wc -c")
+            check("bulk goes through", blob.startswith("2fd5d0a4fbce4c2b0cbbd2bd3e4e3f4c") or len(blob.split()) == 3)
+            await proxy.stop()
+            cluster.stop()
+            await until("all instances end", lambda: all(not i.is_available for i in cluster.instances))
+    check("everything is torn down", True)
+
+
+main(program)

@@ -127,7 +127,7 @@ async fn a_requestor_finds_contracts_and_pays_a_provider() {
     assert_eq!(approved["eventType"], "AgreementApprovedEvent");
     // The contract that activities run under is there before the client can ask for one.
     let (_, contract) = provider.get(&format!("/gvpn/v1/agreements/{agreement}")).await;
-    assert_eq!(contract["state"], "approved", "{contract}");
+    assert_eq!(contract["state"], "Approved", "{contract}");
 
     let end = json!({"message": "Finished", "golem.requestor.code": "Success"});
     assert_eq!(requestor.post(&format!("{path}/terminate"), end).await, (200, Value::Null));
@@ -154,7 +154,7 @@ async fn a_requestor_finds_contracts_and_pays_a_provider() {
         .await;
     }
     let (_, contract) = requestor.get(&format!("/gvpn/v1/agreements/{agreement}")).await;
-    assert_eq!(contract["state"], "terminated", "{contract}");
+    assert_eq!(contract["state"], "Terminated", "{contract}");
     let release = format!("/payment-api/v1/allocations/{allocation}");
     assert_eq!(requestor.delete(&release).await, (200, Value::Null));
     // The provider is to be had again, under the same demand.
@@ -301,6 +301,9 @@ async fn a_provider_that_has_all_it_can_do_offers_nothing() {
     let (first, second) = (World::registered(None, at).await, World::registered(None, at).await);
     let (agreement, _) = agree(&first, &demand("")).await;
     let (_, id) = second.post("/market-api/v1/demands", demand("")).await;
+    // What was offered before may still be under way to the second.
+    let offers = "/gvpn/v1/market/offers";
+    eventually("the relay knows", async || second.get(offers).await.1 == json!([])).await;
     let path = format!("/market-api/v1/demands/{}/events?timeout=1", text(&id));
     assert!(events(&second, &path).await.is_empty());
     let path = format!("/market-api/v1/agreements/{agreement}/terminate");

@@ -16,5 +16,5 @@ pub use config::ExeUnitConfig;
 pub use event::{ExeUnitEvent, Reply, SignReply};
 pub use gvpn_runtime::{Limits, NetworkConfig, Usage};
 pub use handle::{ExeUnit, ExeUnitError};
-pub use supervisor::exeunit_main;
+pub use supervisor::{exeunit_main, exeunit_main_with};
 pub use sweep::{sweep, sweep_with};

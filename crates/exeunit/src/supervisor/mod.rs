@@ -37,8 +37,14 @@ use networks::Networks;
 /// Entry point of an ExeUnit process and of the helper processes that it starts: call it first thing
 /// in `main`, before any thread exists.
 pub fn exeunit_main() -> ! {
+    exeunit_main_with(|_| None)
+}
+
+/// As [`exeunit_main`], for a program with runtimes of its own: `own` makes the runtime of a name, and
+/// is asked before those that ship with [`gvpn_runtime`].
+pub fn exeunit_main_with(own: impl FnOnce(&str) -> Option<AnyRuntime>) -> ! {
     let name = std::env::args().next_back().unwrap_or_default();
-    let outcome = helper_main(&name).unwrap_or_else(supervise);
+    let outcome = helper_main(&name).unwrap_or_else(|| supervise(own));
     exit(match outcome {
         Ok(()) => 0,
         Err(e) => {
@@ -48,7 +54,7 @@ pub fn exeunit_main() -> ! {
     })
 }
 
-fn supervise() -> io::Result<()> {
+fn supervise(own: impl FnOnce(&str) -> Option<AnyRuntime>) -> io::Result<()> {
     // The end of the channel tells that the daemon is gone, and leaves time to clear up.
     nix::sys::prctl::set_pdeathsig(None)?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
@@ -56,12 +62,12 @@ fn supervise() -> io::Result<()> {
     // The one thread: children die with the thread that started them, and namespaces are entered
     // between fork and exec.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = LocalSet::new().block_on(&runtime, run(socket));
+    let outcome = LocalSet::new().block_on(&runtime, run(socket, own));
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(socket: OwnedFd) -> io::Result<()> {
+async fn run(socket: OwnedFd, own: impl FnOnce(&str) -> Option<AnyRuntime>) -> io::Result<()> {
     let (sender, mut receiver) = channel::open(socket)?;
     let Some((Command::Setup(config), lifeline)) = receiver.receive().await? else {
         return Ok(());
@@ -71,7 +77,8 @@ async fn run(socket: OwnedFd) -> io::Result<()> {
         // Every process that this one starts inherits it; payloads close it.
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
     }
-    let Some(runtime) = gvpn_runtime::by_name(&config.runtime) else {
+    let chosen = own(&config.runtime).or_else(|| gvpn_runtime::by_name(&config.runtime));
+    let Some(runtime) = chosen else {
         let reason = format!("this provider has no runtime `{}`", config.runtime);
         daemon.last_word(Some(reason)).await;
         return Ok(());

@@ -35,6 +35,8 @@ async fn refused(rig: &Rig, image: &Path) -> String {
     let activity = rig.spawn(rig.config(image)).await;
     let results = activity.script(&deploy_and_start(&[]), vec![]).await;
     assert_eq!((results.len(), results[0].result), (1, ResultKind::Error), "{}", image.display());
+    let again = activity.script(&deploy_and_start(&[]), vec![]).await;
+    assert_eq!(again[0].message, results[0].message, "a second attempt fails for the same reason");
     activity.unit.terminate().await;
     assert!(!activity.workdir.exists());
     results[0].message.clone().unwrap()

@@ -10,7 +10,7 @@ use std::{
 
 use gvpn_model::ActivityId;
 
-use crate::Limits;
+use crate::{Limits, limits::PROCESSES};
 
 /// The directory of all activities' groups below a hierarchy's base.
 const PARENT: &str = "gvpn";
@@ -97,10 +97,9 @@ impl Cgroup {
                 }
             }
         }
-        if let Some(processes) = limits.processes {
-            // Init and its keeper are in the group too.
-            set(&self.pids, "pids.max", (processes + 2).to_string());
-        }
+        // Init and its keeper are in the group too.
+        let processes = limits.processes.unwrap_or(PROCESSES).saturating_add(2);
+        set(&self.pids, "pids.max", processes.to_string());
         if let Some(cores) = limits.cpu_cores.filter(|cores| *cores > 0.0) {
             let quota = (cores * PERIOD_US) as u64;
             match self.version {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Processes of a payload without a limit of its own: many, but not enough to choke the host.
+pub(crate) const PROCESSES: u64 = 4096;
+
 /// What a payload may use. `None`: as much as the host gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -10,7 +13,7 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Processor cores.
     pub cpu_cores: Option<f64>,
-    /// Processes and threads.
+    /// Processes and threads; 4096 without a limit of one's own.
     pub processes: Option<u64>,
     /// Open files of a process.
     pub open_files: Option<u64>,

@@ -86,7 +86,7 @@ impl ImageStore {
             if !root.exists()
                 && let Some(source) = source.take()
             {
-                let unpacked = scratch.join("image");
+                let unpacked = fresh(scratch);
                 self.unpack_into(&unpacked, path, source, namespace, helper, bytes).await?;
                 fs::create_dir_all(&place).map_err(|e| self.error(e))?;
                 fs::rename(&unpacked, &root).map_err(|e| self.error(e))?;
@@ -149,6 +149,12 @@ impl ImageStore {
     fn error(&self, source: io::Error) -> ImageError {
         ImageError::Store { path: self.directory.clone(), source }
     }
+}
+
+/// A name that no earlier attempt has left behind.
+fn fresh(scratch: &Path) -> PathBuf {
+    let names = (0_u32..).map(|n| scratch.join(format!("image-{n}")));
+    names.into_iter().find(|path| !path.exists()).unwrap_or_else(|| scratch.join("image"))
 }
 
 /// An image on its way into the store.

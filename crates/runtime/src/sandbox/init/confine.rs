@@ -11,7 +11,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::Limits;
+use crate::{Limits, limits::PROCESSES};
 
 /// Capabilities that a payload's root keeps, all of them over its own namespaces only. Not among them:
 /// those over mounts, interfaces, tracing and the kernel.
@@ -55,9 +55,7 @@ fn set_limits(limits: &Limits) -> io::Result<()> {
     };
     set(Resource::RLIMIT_CORE, 0)?;
     set(Resource::RLIMIT_NOFILE, limits.open_files.unwrap_or(OPEN_FILES))?;
-    if let Some(processes) = limits.processes {
-        set(Resource::RLIMIT_NPROC, processes)?;
-    }
+    set(Resource::RLIMIT_NPROC, limits.processes.unwrap_or(PROCESSES))?;
     if let Some(bytes) = limits.memory {
         set(Resource::RLIMIT_DATA, bytes)?;
     }

@@ -41,7 +41,11 @@ impl ClientSocket {
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for ClientSocket {
+    /// Also lets small answers go at once: a WebSocket's frames must not wait for acknowledgements.
     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        if let Err(error) = stream.io().set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
         Self::of(stream.io())
     }
 }

@@ -33,6 +33,10 @@ impl GateStream {
 
 impl From<TcpStream> for GateStream {
     fn from(tcp: TcpStream) -> Self {
+        // What a client sends in one piece arrives in one piece, and at once.
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
         Self::Kernel(tcp)
     }
 }

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     commands::{activity, agreement, gate, inside, keys, look, member, net, node, rule, status},
     context::Common,
-    daemon,
+    daemon, demo,
     failure::{Failure, Outcome},
     logging, relay, show,
 };
@@ -71,6 +71,8 @@ enum Command {
     /// App keys of the daemon.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Run the main job on this machine: nodes, a network, payloads, the gate, a check for each.
+    Demo(demo::Options),
     /// Print the completion script of a shell.
     Completions {
         /// The shell.
@@ -100,6 +102,7 @@ fn dispatch(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "gvpn", &mut script);
             show::print(&String::from_utf8_lossy(&script))
         }
+        Command::Demo(options) => demo::run(&options),
         Command::Daemon(options) => block_on(daemon::run(common, options)),
         Command::Relay(options) => block_on(relay::run(common, options)),
         command => {
@@ -130,9 +133,11 @@ async fn ask(common: Common, command: Command) -> Outcome {
         Command::Exec(exec) => exec.run(&context).await,
         Command::Shell(shell) => shell.run(&context).await,
         Command::Keys(keys) => keys.run(&context).await,
-        Command::Init | Command::Completions { .. } | Command::Daemon(_) | Command::Relay(_) => {
-            Ok(())
-        }
+        Command::Init
+        | Command::Completions { .. }
+        | Command::Daemon(_)
+        | Command::Demo(_)
+        | Command::Relay(_) => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod context;
 mod daemon;
+mod demo;
 mod failure;
 mod home;
 mod logging;

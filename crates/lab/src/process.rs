@@ -94,3 +94,10 @@ impl Drop for Process {
         }
     }
 }
+
+impl From<Child> for Process {
+    /// A process started elsewhere, to be killed when the value is dropped all the same.
+    fn from(child: Child) -> Self {
+        Self::new(child)
+    }
+}

@@ -126,8 +126,8 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionRow {
-    /// `tcp` or `raw`.
-    pub protocol: String,
+    /// IP protocol: 6 for TCP, 255 for raw frames.
+    pub protocol: u16,
     /// The requestor's address.
     pub local_ip: String,
     /// The requestor's port.

@@ -123,9 +123,10 @@ async fn show_one(context: &Context, text: &str) -> Outcome {
             }),
         ));
         for c in &connections {
+            let kind = if c.protocol == 6 { "tcp" } else { "raw" };
             text.push_str(&format!(
-                "\n{} {}:{} -> {}:{}",
-                c.protocol, c.local_ip, c.local_port, c.remote_ip, c.remote_port
+                "\n{kind} {}:{} -> {}:{}",
+                c.local_ip, c.local_port, c.remote_ip, c.remote_port
             ));
         }
         text.trim_end().to_owned() + "\n"

@@ -2,7 +2,7 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use gvpn_node::ProviderPolicy;
+use gvpn_node::{MarketConfig, ProviderPolicy};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Outcome};
@@ -38,6 +38,16 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #storage_gib = 20.0
 # Directories whose images requestors may name by file name.
 #image_dirs = []
+
+[market]
+# The node's name in its offers (default: the host's).
+#node_name = "gvpn"
+# The market segment: demands and offers of different ones do not meet.
+#subnet = "public"
+# Further payment platforms that a provider's offers name.
+#platforms = []
+# Providers to ask for their offers directly, beside the relays.
+#providers = []
 "#;
 
 /// What a daemon does for others.
@@ -61,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) api: Api,
     pub(crate) net: Net,
     pub(crate) provider: ProviderPolicy,
+    pub(crate) market: MarketConfig,
 }
 
 /// `[api]`

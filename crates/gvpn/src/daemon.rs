@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Provider: a directory of images that requestors may name; may be repeated.
     #[arg(long, value_name = "DIR")]
     image_dir: Vec<std::path::PathBuf>,
+    /// The node's name in its offers [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
     /// Write logs as JSON.
     #[arg(long)]
     log_json: bool,
@@ -69,6 +72,10 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     }
     let relays = Some(options.relay).filter(|r| !r.is_empty()).or(config.net.relays);
     node_config.relays = resolve_all(&relays.unwrap_or_default())?;
+    node_config.market.clone_from(&config.market);
+    if let Some(name) = options.node_name {
+        node_config.market.node_name = name;
+    }
     node_config.workers = options.workers.or(config.net.workers).unwrap_or(0);
     if let Some(tun) = options.tun.or(config.net.tun_device) {
         node_config.tun_device = tun;

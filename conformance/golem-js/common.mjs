@@ -1,5 +1,11 @@
 // What the programs of this directory share.
-import { GolemNetwork } from "@golem-sdk/golem-js";
+import { createRequire } from "node:module";
+
+// The package's ES module cannot check the hash of received data (`jsSha3.sha3_256 is not a
+// function`); its CommonJS build can.
+const { GolemNetwork } = process.env.CONFORMANCE_COMMONJS
+  ? createRequire(import.meta.url)("@golem-sdk/golem-js")
+  : await import("@golem-sdk/golem-js");
 
 export function check(what, good) {
   if (!good) throw new Error(what);

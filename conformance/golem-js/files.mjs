@@ -3,7 +3,9 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { check, main, order } from "./common.mjs";
+
+process.env.CONFORMANCE_COMMONJS = "1";
+const { check, main, order } = await import("./common.mjs");
 
 const sha256 = (data) => createHash("sha256").update(data).digest("hex");
 

@@ -45,7 +45,7 @@ def check(what, good):
 
 
 def main(program):
-    enable_default_logger(log_file=os.environ.get("CONFORMANCE_LOG"), show_event_details=True)
+    enable_default_logger(log_file=os.environ.get("CONFORMANCE_LOG"))
     try:
         asyncio.run(asyncio.wait_for(program(), READY.total_seconds() * 1.5))
     except Exception as error:  # noqa

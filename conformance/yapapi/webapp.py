@@ -61,10 +61,11 @@ async def program():
             async with aiohttp.ClientSession() as session:
                 url = f"http://localhost:{PORT}/cgi-bin"
                 async with session.get(f"{url}/put?hello-from-golem") as response:
-                    check("the application stores", response.status == 200)
+                    text = await response.text()
+                    check("the application stores", response.status == 200 and "stored" in text)
                 async with session.get(f"{url}/get") as response:
                     text = await response.text()
-                    check("and reads back over the VPN", "hello-from-golem" in text)
+                    check(f"and reads back over the VPN ({text})", "hello-from-golem" in text)
             await proxy.stop()
             app.stop()
             db.stop()

@@ -38,7 +38,7 @@ const CASES: &[Case] = &[
     ("coalesce 44 TCP packets", coalesce),
     ("switch lookup, 10 members", |n| lookup(10, n)),
     ("switch lookup, 1000 members", |n| lookup(1000, n)),
-    ("switch lookup, 10000 members", |n| lookup(10_000, n)),
+    ("switch lookup, 4000 members", |n| lookup(4000, n)),
 ];
 
 fn main() -> ExitCode {
@@ -50,6 +50,10 @@ fn main() -> ExitCode {
         if let (Ok(case), Ok(times)) = (case, times) {
             CASES[case].1(times);
         }
+        return ExitCode::SUCCESS;
+    }
+    if !args.iter().any(|arg| arg == "--bench") {
+        println!("instruction counts: nothing to do but under `cargo bench`");
         return ExitCode::SUCCESS;
     }
     match compare(args.iter().any(|arg| arg == "--update")) {
@@ -111,13 +115,13 @@ fn keys(suite: Suite) -> (LaneKeys, LaneKeys) {
 
 fn seal(suite: Suite, times: u64) {
     let sealer = keys(suite).0.sealer();
-    let (mut head, payload, mut out) = ([1; 52], [2; 1348], [0; 1364]);
+    let (payload, mut text) = ([2; 1348], [1; 1400 + 16]);
     for _ in 0..times {
         if let Some(counter) = sealer.reserve(1) {
-            sealer.seal_scatter(counter, black_box(&mut head), black_box(&payload), &mut out);
+            sealer.seal_scatter(counter, black_box(&mut text), 52, black_box(&payload));
         }
     }
-    black_box(out);
+    black_box(text);
 }
 
 fn open(suite: Suite, times: u64) {

@@ -178,10 +178,9 @@ impl Transmit {
             let payload = segments.payload(index);
             let counter = first + index as u64;
             let text = self.room_for(cx, lane, route, headers + payload.len(), counter);
-            let (head, rest) = text.split_at_mut(headers);
-            segments.write_header(index, head);
-            head[0] |= PARTIAL;
-            lane.sealer.seal_scatter(counter, head, &packet[payload], rest);
+            segments.write_header(index, &mut text[..headers]);
+            text[0] |= PARTIAL;
+            lane.sealer.seal_scatter(counter, text, headers, &packet[payload]);
         }
     }
 
@@ -215,10 +214,9 @@ impl Transmit {
             return Outcome::Done;
         };
         let text = self.room_for(cx, lane, route, packet.len(), counter);
-        let (body, tag) = text.split_at_mut(packet.len());
-        body.copy_from_slice(packet);
-        body[0] |= mark;
-        lane.sealer.seal_scatter(counter, body, &[], tag);
+        text[..packet.len()].copy_from_slice(packet);
+        text[0] |= mark;
+        lane.sealer.seal_scatter(counter, text, packet.len(), &[]);
         Outcome::Done
     }
 
@@ -290,9 +288,9 @@ impl Transmit {
             let counter = first + index as u64;
             let len = fragment::FRAGMENT_HEADER + bytes.len();
             let text = self.room_for(cx, lane, route, len, counter);
-            let (head, rest) = text.split_at_mut(fragment::FRAGMENT_HEADER);
-            head.copy_from_slice(&fragment::header(index, count));
-            lane.sealer.seal_scatter(counter, head, bytes, rest);
+            let head = fragment::header(index, count);
+            text[..head.len()].copy_from_slice(&head);
+            lane.sealer.seal_scatter(counter, text, head.len(), bytes);
         }
     }
 

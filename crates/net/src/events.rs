@@ -18,6 +18,8 @@ use crate::{
 const POKE: Duration = Duration::from_millis(400);
 /// Both ends see a lane age at the same time; the one with the larger id waits for the other.
 const YIELD: Duration = Duration::from_secs(4);
+/// How often the interfaces are looked at.
+const LOOK: Duration = Duration::from_millis(300);
 /// How often books are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -90,6 +92,14 @@ pub(crate) async fn run_sweeps(shared: Arc<Shared>) {
         for peer in peers.iter().filter(|p| !shared.lanes.has_peer_lane(p.node)) {
             peer.path.tell(|agent, _| agent.session_down());
         }
+    }
+}
+
+/// Notices changes of this node's addresses.
+pub(crate) async fn run_addresses(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
         if shared.addresses.refresh() {
             shared.readdressed();
         }

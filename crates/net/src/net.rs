@@ -95,6 +95,7 @@ impl Net {
         shared.spawn(events::run_paths(Arc::clone(&shared), path_inbox));
         shared.spawn(events::run_relay_control(Arc::clone(&shared), relay_inbox));
         shared.spawn(events::run_sweeps(Arc::clone(&shared)));
+        shared.spawn(events::run_addresses(Arc::clone(&shared)));
         shared.spawn(answer(Arc::clone(&shared)));
         Relays::start(&shared);
         let closed_ports = Mutex::new(Some(closed_ports));

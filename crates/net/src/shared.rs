@@ -125,7 +125,8 @@ impl Shared {
     pub(crate) fn readdressed(&self) {
         tracing::info!(addrs = ?self.addrs(), "this node's addresses changed");
         let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
-        for peer in peers.iter().filter(|p| p.path.active().is_some()) {
+        let engaged = |p: &&Arc<Peer>| p.path.active().is_some() && p.usable().is_some();
+        for peer in peers.iter().filter(engaged) {
             peer.path.tell(|agent, now| agent.local_change(now));
         }
         self.tell_addrs();

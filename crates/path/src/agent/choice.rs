@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Agent, Event};
-use crate::candidate::Candidate;
+use crate::{Hop, Tier, candidate::Candidate};
 
 /// A hop of the same tier must beat the active one's round trip by this factor and this much.
 const CLEARLY_BETTER: f32 = 0.75;
@@ -20,40 +20,38 @@ impl Agent {
         self.owed(now).is_some_and(|owed| owed >= self.timing.suspect)
     }
 
-    fn owed(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn owed(&self, now: Instant) -> Option<Duration> {
         self.awaiting.map(|since| now.saturating_duration_since(since))
     }
 
-    /// Looks whether another hop should be used.
+    /// Looks for a hop if there is none, and for another if the active one does not answer.
     pub(super) fn choose(&mut self, now: Instant) {
-        let Some(active) =
-            self.active.and_then(|hop| self.candidates.iter().find(|c| c.hop == hop))
-        else {
-            let first = self.candidates.iter().filter(|c| c.heard.is_some());
-            if let Some(hop) = first.min_by_key(|c| rank(c)).map(|c| c.hop) {
-                self.switch(now, hop);
+        let best = match self.active {
+            Some(active) if self.suspect(now) => {
+                let since = self.awaiting.unwrap_or(now);
+                let alive = |c: &&Candidate| c.answered.is_some_and(|at| at >= since);
+                self.candidates.iter().filter(|c| c.hop != active).filter(alive).min_by_key(rank)
             }
-            return;
-        };
-        let best = if self.suspect(now) {
-            let since = self.awaiting.unwrap_or(now);
-            self.candidates
-                .iter()
-                .filter(|c| c.hop != active.hop && c.answered.is_some_and(|at| at >= since))
-                .min_by_key(|c| rank(c))
-        } else {
-            let window = self.timing.suspect * 2;
-            self.candidates
-                .iter()
-                .filter(|c| c.answered.is_some() && c.alive(now, window) && better(c, active))
-                .min_by_key(|c| rank(c))
+            Some(_) => None,
+            None => self.candidates.iter().filter(|c| c.heard.is_some()).min_by_key(rank),
         };
         if let Some(hop) = best.map(|c| c.hop) {
             self.switch(now, hop);
         }
     }
 
-    fn switch(&mut self, now: Instant, hop: crate::Hop) {
+    /// A hop has just answered a probe: looks whether it is better than the active one.
+    pub(super) fn promote(&mut self, now: Instant, hop: Hop) {
+        let known = |hop| self.candidates.iter().find(|c| c.hop == hop);
+        let Some(active) = self.active.and_then(known) else { return self.choose(now) };
+        if known(hop).is_some_and(|c| better(c, active)) {
+            self.switch(now, hop);
+        } else {
+            self.choose(now);
+        }
+    }
+
+    fn switch(&mut self, now: Instant, hop: Hop) {
         self.active = Some(hop);
         self.awaiting = None;
         self.distress = None;
@@ -82,7 +80,7 @@ impl Agent {
     }
 }
 
-fn rank(c: &Candidate) -> (crate::Tier, Duration) {
+fn rank(c: &&Candidate) -> (Tier, Duration) {
     (c.hop.tier(), c.rtt.unwrap_or(Duration::MAX))
 }
 

@@ -60,6 +60,8 @@ pub struct Agent {
     asked: Option<Instant>,
     /// When distress was last raised, and how often.
     distress: Option<(Instant, u32)>,
+    /// When the traffic is looked at next.
+    look: Option<Instant>,
     /// Probes say until then that this node's addresses changed.
     moved_until: Option<Instant>,
     next_token: u64,
@@ -83,6 +85,7 @@ impl Agent {
             control_sent: None,
             asked: None,
             distress: None,
+            look: None,
             moved_until: None,
             next_token: seed,
             transmits: VecDeque::new(),
@@ -294,7 +297,7 @@ impl Agent {
         if let Some(size) = probe.mtu {
             candidate.mtu.acked(now, size, &timing);
         }
-        self.choose(now);
+        self.promote(now, hop);
         self.tell_route();
     }
 

@@ -9,7 +9,7 @@ use crate::{Hop, candidate::Candidate};
 /// probed until their interval has grown to this many times the first.
 const BEGUN: u32 = 16;
 /// How often the driver is asked to look at the traffic while the peer is in use.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Agent {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None` while nothing is
@@ -24,11 +24,9 @@ impl Agent {
             let lost = c.in_flight.front().map(|p| p.sent + c.patience(&self.timing));
             due.into_iter().chain(lost)
         });
-        let quiet = self
-            .awaiting
-            .filter(|_| self.engaged(now))
-            .map(|since| (since + self.timing.quiet).max(now + LOOK / 4));
-        probes.chain(in_use.then(|| now + LOOK)).chain(quiet).min()
+        let watching = in_use || (self.awaiting.is_some() && self.engaged(now));
+        let look = watching.then(|| self.look.unwrap_or(now));
+        probes.chain(look).min()
     }
 
     /// Does what is due.
@@ -36,6 +34,7 @@ impl Agent {
         if !self.session {
             return;
         }
+        self.look = Some(now + LOOK);
         self.collect_losses(now);
         if self.engaged(now) {
             self.watch_active(now);
@@ -94,7 +93,9 @@ impl Agent {
         if !asking {
             self.send_probe(now, hop, None);
         }
-        if self.distress.is_none() {
+        let known = self.candidates.iter().find(|c| c.hop == hop);
+        let patience = known.map_or(self.timing.lost, |c| c.patience(&self.timing));
+        if self.distress.is_none() && self.owed(now) >= Some(self.timing.quiet + patience) {
             self.distress = Some((now, 0));
             self.hurry_all(now);
         }

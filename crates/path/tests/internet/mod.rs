@@ -1,0 +1,305 @@
+//! A small internet in virtual time: hosts, NATs of all kinds, a relay, faults.
+
+pub(crate) mod nat;
+pub(crate) mod node;
+pub(crate) mod random;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use gvpn_path::Hop;
+use nat::{Kind, Nat};
+use node::{Message, Node};
+use random::Random;
+
+pub(crate) const RELAY: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7464);
+pub(crate) const SESSION: u32 = 7;
+const PORT: u16 = 5000;
+/// How often nodes do what is due.
+const STEP: Duration = Duration::from_millis(4);
+
+/// How the two nodes are connected to the world.
+#[derive(Debug, Clone)]
+pub(crate) struct Topology {
+    /// The NATs between each node and the internet, the nearest first.
+    pub(crate) nats: [Vec<Kind>; 2],
+    /// Both nodes are on one LAN, behind the first node's NATs.
+    pub(crate) same_lan: bool,
+    pub(crate) relay: bool,
+    /// One-way delay of a datagram between a node and the internet.
+    pub(crate) delay: Duration,
+    /// What of a thousand datagrams is lost.
+    pub(crate) loss: u64,
+    /// The MTU of each node's access.
+    pub(crate) mtu: [u16; 2],
+}
+
+impl Topology {
+    pub(crate) fn new(a: &[Kind], b: &[Kind]) -> Self {
+        Self {
+            nats: [a.to_vec(), b.to_vec()],
+            same_lan: false,
+            relay: true,
+            delay: Duration::from_millis(10),
+            loss: 0,
+            mtu: [1500; 2],
+        }
+    }
+}
+
+/// A datagram on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    /// The session, if it goes through the relay.
+    pub(crate) session: Option<u32>,
+    pub(crate) message: Message,
+    pub(crate) size: u16,
+}
+
+#[derive(Debug)]
+enum Event {
+    Arrive { at: Place, datagram: Datagram },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Node(usize),
+    Relay,
+}
+
+pub(crate) struct Internet {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) topology: Topology,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) nats: [Vec<Nat>; 2],
+    pub(crate) random: Random,
+    queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    events: HashMap<usize, Event>,
+    sequence: u64,
+    /// Where the relay last saw each node.
+    registered: [Option<SocketAddr>; 2],
+    pub(crate) relay_up: bool,
+    /// Nothing passes directly between the nodes' networks.
+    pub(crate) cut: bool,
+    /// Datagrams sent by nodes to each other, probes and all.
+    pub(crate) sent: u64,
+    addresses_given: u8,
+}
+
+impl Internet {
+    pub(crate) fn new(seed: u64, topology: Topology) -> Self {
+        let now = Instant::now();
+        let nats = [0, 1].map(|side: usize| {
+            topology.nats[side]
+                .iter()
+                .enumerate()
+                .map(|(level, kind)| {
+                    let last = level + 1 == topology.nats[side].len();
+                    let ip = if last {
+                        Ipv4Addr::new(203, 0, 113, 10 + side as u8)
+                    } else {
+                        Ipv4Addr::new(100, 64, side as u8, 10 + level as u8)
+                    };
+                    Nat::new(*kind, ip)
+                })
+                .collect()
+        });
+        let mut internet = Self {
+            now,
+            start: now,
+            nodes: [Node::new(seed, 0), Node::new(seed, 1)],
+            nats,
+            random: Random::new(seed),
+            queue: BinaryHeap::new(),
+            events: HashMap::new(),
+            sequence: 0,
+            registered: [None; 2],
+            relay_up: topology.relay,
+            cut: false,
+            sent: 0,
+            addresses_given: 0,
+            topology,
+        };
+        internet.address(0);
+        internet.address(1);
+        internet
+    }
+
+    /// Gives a node a fresh address, as after a change of network.
+    pub(crate) fn address(&mut self, side: usize) {
+        self.addresses_given += 1;
+        let host = self.addresses_given;
+        let behind = if self.topology.same_lan { 0 } else { side };
+        let ip = if self.topology.nats[behind].is_empty() {
+            Ipv4Addr::new(203, 0, 113, 100 + host)
+        } else {
+            Ipv4Addr::new(192, 168, behind as u8, host)
+        };
+        self.nodes[side].addr = SocketAddr::new(ip.into(), PORT);
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, length: Duration) {
+        let end = self.now + length;
+        while self.now < end {
+            self.now += STEP;
+            while let Some(Reverse((at, _, key))) = self.queue.peek().copied() {
+                if at > self.now {
+                    break;
+                }
+                self.queue.pop();
+                if let Some(Event::Arrive { at, datagram }) = self.events.remove(&key) {
+                    self.arrive(at, datagram);
+                }
+            }
+            for side in 0..2 {
+                let out = self.nodes[side].step(self.now);
+                for (hop, message, size) in out {
+                    self.send(side, hop, message, size);
+                }
+            }
+        }
+    }
+
+    /// A node sends a datagram.
+    fn send(&mut self, side: usize, hop: Hop, message: Message, size: u16) {
+        let (to, session) = match hop {
+            Hop::Direct(to) => (to, None),
+            Hop::Relay { relay, session } => (relay, Some(session)),
+        };
+        if !matches!(message, Message::Register) {
+            self.sent += 1;
+        }
+        let datagram = Datagram { from: self.nodes[side].addr, to, session, message, size };
+        if size + 28 > self.topology.mtu[side] || self.lose() {
+            return;
+        }
+        self.leave_node(side, datagram);
+    }
+
+    fn lose(&mut self) -> bool {
+        self.random.below(1000) < self.topology.loss
+    }
+
+    fn leave_node(&mut self, side: usize, mut datagram: Datagram) {
+        let other = 1 - side;
+        if self.topology.same_lan && datagram.to == self.nodes[other].addr {
+            return self.deliver(Place::Node(other), datagram, Duration::from_millis(1));
+        }
+        let behind = if self.topology.same_lan { 0 } else { side };
+        for nat in &mut self.nats[behind] {
+            match nat.outward(self.now, datagram.from, datagram.to, &mut self.random) {
+                Some(from) => datagram.from = from,
+                None => return,
+            }
+        }
+        self.public(datagram, Some(behind));
+    }
+
+    /// A datagram in the public internet; `out_of` is the side whose NATs it came through.
+    fn public(&mut self, mut datagram: Datagram, out_of: Option<usize>) {
+        if datagram.to == RELAY {
+            if self.relay_up {
+                self.deliver(Place::Relay, datagram, self.topology.delay);
+            }
+            return;
+        }
+        let from_relay = datagram.from == RELAY;
+        for side in 0..2 {
+            let behind = if self.topology.same_lan { 0 } else { side };
+            if self.nats[behind].is_empty() {
+                if datagram.to == self.nodes[side].addr && (from_relay || !self.cut) {
+                    return self.deliver(Place::Node(side), datagram, self.topology.delay);
+                }
+                continue;
+            }
+            let outermost = self.nats[behind].len() - 1;
+            if datagram.to.ip() != self.nats[behind][outermost].ip() {
+                continue;
+            }
+            // Hairpins are not translated by these NATs; a cut separates the networks.
+            if out_of == Some(behind) || (self.cut && !from_relay) {
+                return;
+            }
+            for level in (0..=outermost).rev() {
+                let nat = &mut self.nats[behind][level];
+                match nat.inward(self.now, datagram.from, datagram.to) {
+                    Some(to) => datagram.to = to,
+                    None => return,
+                }
+            }
+            if let Some(at) = (0..2).find(|i| self.nodes[*i].addr == datagram.to) {
+                self.deliver(Place::Node(at), datagram, self.topology.delay);
+            }
+            return;
+        }
+    }
+
+    fn deliver(&mut self, at: Place, datagram: Datagram, delay: Duration) {
+        if let Place::Node(side) = at
+            && datagram.size + 28 > self.topology.mtu[side]
+        {
+            return;
+        }
+        let jitter = Duration::from_micros(self.random.below(2000));
+        self.sequence += 1;
+        let key = self.sequence as usize;
+        self.events.insert(key, Event::Arrive { at, datagram });
+        self.queue.push(Reverse((self.now + delay + jitter, self.sequence, key)));
+    }
+
+    fn arrive(&mut self, at: Place, datagram: Datagram) {
+        match at {
+            Place::Node(side) => {
+                let hop = match datagram.session {
+                    Some(session) => Hop::Relay { relay: RELAY, session },
+                    None => Hop::Direct(datagram.from),
+                };
+                // What was sent to a former address of the node is lost.
+                if datagram.to == self.nodes[side].addr {
+                    self.nodes[side].receive(self.now, hop, datagram.message);
+                }
+            }
+            Place::Relay if self.relay_up => self.at_relay(datagram),
+            Place::Relay => {}
+        }
+    }
+
+    fn at_relay(&mut self, mut datagram: Datagram) {
+        if let Message::Register = datagram.message {
+            let side = datagram.session.map_or(0, |side| side as usize);
+            self.registered[side] = Some(datagram.from);
+            let reply = Datagram {
+                from: RELAY,
+                to: datagram.from,
+                session: None,
+                message: Message::Registered(datagram.from),
+                size: 60,
+            };
+            return self.public(reply, None);
+        }
+        let Some(from) = (0..2).find(|i| self.registered[*i] == Some(datagram.from)) else {
+            (datagram.to, datagram.from) = (datagram.from, RELAY);
+            (datagram.message, datagram.session) = (Message::Unknown, None);
+            return self.public(datagram, None);
+        };
+        let Some(to) = self.registered[1 - from] else { return };
+        if self.lose() {
+            return;
+        }
+        (datagram.from, datagram.to) = (RELAY, to);
+        self.public(datagram, None);
+    }
+}

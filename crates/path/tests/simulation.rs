@@ -1,0 +1,343 @@
+//! Agents in a simulated internet, in virtual time.
+
+use std::time::Duration;
+
+use gvpn_path::Hop;
+use internet::{
+    Internet, Topology,
+    nat::{KINDS, Kind},
+    random::Random,
+};
+
+mod internet;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(20);
+
+/// Lets both nodes register, and the first call the second.
+fn call(net: &mut Internet) {
+    net.run(SECOND);
+    let addrs = net.nodes[1].addrs();
+    let relay = net.topology.relay;
+    let now = net.now;
+    net.nodes[0].call(now, &addrs, relay);
+    for node in &mut net.nodes {
+        node.traffic = Some(TICK);
+    }
+}
+
+fn is_direct(net: &Internet, side: usize) -> bool {
+    matches!(net.nodes[side].route, Some((Hop::Direct(_), _)))
+}
+
+fn is_relayed(net: &Internet, side: usize) -> bool {
+    matches!(net.nodes[side].route, Some((Hop::Relay { .. }, _)))
+}
+
+/// Whether two NATs let each other through when both ends try at once.
+fn punchable(a: &[Kind], b: &[Kind]) -> bool {
+    // What counts of a chain is its strictest NAT.
+    let strictest = |kinds: &[Kind]| kinds.iter().map(|k| rank(*k)).max().unwrap_or(0);
+    !matches!((strictest(a), strictest(b)), (9, _) | (_, 9) | (3, 2..=3) | (2, 3))
+}
+
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::FullCone => 0,
+        Kind::AddressRestricted => 1,
+        Kind::PortRestricted => 2,
+        Kind::Symmetric => 3,
+        Kind::Blocked => 9,
+    }
+}
+
+#[test]
+fn every_pair_of_nats_ends_up_where_it_can() {
+    let mut sides: Vec<Vec<Kind>> = vec![vec![]];
+    sides.extend(KINDS.map(|kind| vec![kind]));
+    sides.push(vec![Kind::PortRestricted, Kind::PortRestricted]);
+    sides.push(vec![Kind::PortRestricted, Kind::Symmetric]);
+    for a in &sides {
+        for b in &sides {
+            for seed in 0..3 {
+                let mut net = Internet::new(seed, Topology::new(a, b));
+                call(&mut net);
+                net.run(Duration::from_millis(500));
+                for node in &net.nodes {
+                    assert!(node.data > 0, "{a:?} {b:?} seed {seed}: no data after 0.5 s");
+                }
+                net.run(8 * SECOND);
+                for side in 0..2 {
+                    if punchable(a, b) {
+                        assert!(is_direct(&net, side), "{a:?} {b:?} seed {seed} side {side}");
+                    } else {
+                        assert!(is_relayed(&net, side), "{a:?} {b:?} seed {seed} side {side}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nodes_on_one_lan_go_direct_without_a_relay() {
+    let mut topology = Topology::new(&[Kind::Symmetric], &[]);
+    topology.same_lan = true;
+    topology.relay = false;
+    let mut net = Internet::new(1, topology);
+    call(&mut net);
+    net.run(Duration::from_millis(100));
+    assert!(net.nodes.iter().all(|node| node.data > 0));
+    assert!(is_direct(&net, 0) && is_direct(&net, 1));
+}
+
+#[test]
+fn without_any_way_there_is_none_and_nothing_breaks() {
+    let mut topology = Topology::new(&[Kind::Blocked], &[]);
+    topology.relay = false;
+    let mut net = Internet::new(1, topology);
+    call(&mut net);
+    net.run(10 * SECOND);
+    assert!(net.nodes.iter().all(|node| node.data == 0 && node.route.is_none()));
+}
+
+#[test]
+fn an_idle_pair_sends_nothing() {
+    for kinds in [[Kind::FullCone; 2], [Kind::Symmetric; 2], [Kind::PortRestricted; 2]] {
+        let mut net = Internet::new(3, Topology::new(&kinds[..1], &kinds[1..]));
+        call(&mut net);
+        net.run(10 * SECOND);
+        for node in &mut net.nodes {
+            node.traffic = None;
+        }
+        net.run(25 * SECOND);
+        let sent = net.sent;
+        net.run(120 * SECOND);
+        assert_eq!(net.sent, sent, "{kinds:?}");
+        assert!(net.nodes.iter().all(|node| node.agent.poll_timeout(net.now).is_none()));
+    }
+}
+
+#[test]
+fn an_active_pair_without_faults_costs_little() {
+    let mut net = Internet::new(4, Topology::new(&[Kind::FullCone], &[Kind::FullCone]));
+    call(&mut net);
+    net.run(20 * SECOND);
+    // A packet every two seconds keeps the pair in use.
+    for node in &mut net.nodes {
+        node.traffic = Some(2 * SECOND);
+    }
+    net.run(20 * SECOND);
+    let (sent, changes) = (net.sent, net.nodes[0].route_changes);
+    net.run(60 * SECOND);
+    let each = (net.sent - sent) as f64 / 60.0 / 2.0;
+    assert!(each < 3.0, "{each} datagrams a second from each node");
+    assert_eq!(net.nodes[0].route_changes, changes);
+}
+
+#[test]
+fn traffic_is_on_another_path_within_two_seconds() {
+    for seed in 0..20 {
+        let mut net =
+            Internet::new(seed, Topology::new(&[Kind::FullCone], &[Kind::PortRestricted]));
+        call(&mut net);
+        net.run(10 * SECOND);
+        assert!(is_direct(&net, 0) && is_direct(&net, 1));
+        net.cut = true;
+        net.run(2 * SECOND);
+        for node in &net.nodes {
+            let since = net.now - node.got_data.unwrap();
+            assert!(since < SECOND / 4, "seed {seed}: nothing for {since:?}");
+        }
+        net.run(5 * SECOND);
+        net.cut = false;
+        net.run(30 * SECOND);
+        assert!(is_direct(&net, 0) && is_direct(&net, 1), "seed {seed}: back to direct");
+    }
+}
+
+#[test]
+fn a_node_that_moves_keeps_talking() {
+    for told in [true, false] {
+        for seed in 0..20 {
+            let mut net = Internet::new(seed, Topology::new(&[], &[Kind::PortRestricted]));
+            call(&mut net);
+            net.run(10 * SECOND);
+            net.address(0);
+            let now = net.now;
+            if told {
+                net.nodes[0].readdressed(now);
+            }
+            let limit = if told { SECOND } else { 3 * SECOND };
+            net.run(limit);
+            for node in &net.nodes {
+                let since = net.now - node.got_data.unwrap();
+                assert!(since < SECOND / 4, "told {told} seed {seed}: nothing for {since:?}");
+            }
+            net.run(30 * SECOND);
+            assert!(is_direct(&net, 0) && is_direct(&net, 1), "told {told} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_nat_that_forgets_its_mappings_interrupts_briefly() {
+    for seed in 0..20 {
+        let kinds = [Kind::PortRestricted, Kind::FullCone];
+        let mut net = Internet::new(seed, Topology::new(&kinds[..1], &kinds[1..]));
+        call(&mut net);
+        net.run(10 * SECOND);
+        net.nats[0][0].rebind();
+        net.run(3 * SECOND);
+        for node in &net.nodes {
+            let since = net.now - node.got_data.unwrap();
+            assert!(since < SECOND / 4, "seed {seed}: nothing for {since:?}");
+        }
+    }
+}
+
+#[test]
+fn the_path_mtu_is_found() {
+    for (a, b) in [(1500, 1500), (1400, 1500), (1280, 1492), (9000, 9000), (576, 1500)] {
+        for kinds in [[Kind::FullCone; 2], [Kind::Symmetric; 2]] {
+            let mut topology = Topology::new(&kinds[..1], &kinds[1..]);
+            topology.mtu = [a, b];
+            let mut net = Internet::new(1, topology);
+            call(&mut net);
+            // The handshake's datagrams do not pass below 1228 bytes: that is another matter.
+            if a < 1228 {
+                net.topology.mtu = [1500, 1500];
+                net.run(3 * SECOND);
+                net.topology.mtu = [a, b];
+            }
+            net.run(60 * SECOND);
+            let real = a.min(b) - 28;
+            for node in &net.nodes {
+                let mtu = node.route.unwrap().1;
+                assert!(mtu <= real && mtu + 8 >= real, "{a} {b} {kinds:?}: {mtu} of {real}");
+            }
+        }
+    }
+}
+
+/// What the reference model knows: since when which way has been open without a break.
+#[derive(Debug)]
+struct Model {
+    relay_since: Option<Duration>,
+    direct_since: Option<Duration>,
+    calm_since: Duration,
+}
+
+fn topology(random: &mut Random) -> Topology {
+    let mut side = || match random.below(8) {
+        0 => vec![],
+        1 => vec![Kind::PortRestricted, random.pick(&KINDS)],
+        _ => vec![random.pick(&KINDS)],
+    };
+    let (a, b) = (side(), side());
+    let mut topology = Topology::new(&a, &b);
+    topology.delay = Duration::from_millis(1 + random.below(60));
+    topology.loss = random.pick(&[0, 0, 10, 50]);
+    topology.mtu = [0; 2].map(|_: u16| random.pick(&[1280, 1400, 1500, 1500]));
+    topology
+}
+
+/// Runs one random history; the first violation of what the model demands.
+fn history(seed: u64) -> Result<(), String> {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let topology = topology(&mut random);
+    let possible = punchable(&topology.nats[0], &topology.nats[1]);
+    let mut net = Internet::new(seed, topology);
+    call(&mut net);
+    let start = net.elapsed();
+    let mut model = Model {
+        relay_since: Some(start),
+        direct_since: possible.then_some(start),
+        calm_since: start,
+    };
+    for _ in 0..12 {
+        let now = net.elapsed();
+        match random.below(7) {
+            0 => {
+                net.cut = !net.cut;
+                model.direct_since = (possible && !net.cut).then_some(now);
+            }
+            1 if model.direct_since.is_some() || !net.relay_up => {
+                net.relay_up = !net.relay_up;
+                model.relay_since = net.relay_up.then_some(now);
+            }
+            2 => {
+                let side = random.below(2) as usize;
+                net.address(side);
+                let at = net.now;
+                net.nodes[side].readdressed(at);
+                model.calm_since = now;
+            }
+            3 => {
+                let side = random.below(2) as usize;
+                for nat in &mut net.nats[side] {
+                    nat.rebind();
+                }
+                model.calm_since = now;
+            }
+            _ => {}
+        }
+        // A while without events, watched.
+        for _ in 0..random.below(80) {
+            net.run(SECOND / 2);
+            check(&net, &model).map_err(|what| format!("seed {seed}: {what}"))?;
+        }
+    }
+    for node in &mut net.nodes {
+        node.traffic = None;
+    }
+    net.run(40 * SECOND);
+    let sent = net.sent;
+    net.run(30 * SECOND);
+    if net.sent != sent {
+        return Err(format!("seed {seed}: {} datagrams while idle", net.sent - sent));
+    }
+    Ok(())
+}
+
+fn check(net: &Internet, model: &Model) -> Result<(), String> {
+    let now = net.elapsed();
+    let open_for = |since: Option<Duration>| {
+        since.map_or(Duration::ZERO, |since| now - since.max(model.calm_since))
+    };
+    // A registration is renewed every five seconds: the relay may know a node that late.
+    let relay_for = open_for(model.relay_since).saturating_sub(6 * SECOND);
+    let direct_for = open_for(model.direct_since);
+    for (side, node) in net.nodes.iter().enumerate() {
+        let silent = node.got_data.map_or(now, |at| net.now - at);
+        if relay_for > 3 * SECOND && silent > 2 * SECOND {
+            return Err(format!(
+                "at {now:?}: node {side} hears nothing for {silent:?} though the relay is there \
+                 for {relay_for:?}; {:?} in {:?}",
+                node.agent.report(net.now),
+                net.topology
+            ));
+        }
+        // To find a direct way without the relay, the ends must know each other's new addresses.
+        let fair = relay_for > 31 * SECOND && direct_for > 31 * SECOND;
+        if fair && !is_direct(net, side) {
+            return Err(format!(
+                "at {now:?}: node {side} is relayed though direct is open for {direct_for:?}; \
+                 {:?} in {:?}",
+                node.agent.report(net.now),
+                net.topology
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_histories_hold_what_the_model_demands() {
+    // GVPN_SIM_SEEDS=FROM..TO runs more of them.
+    let range = std::env::var("GVPN_SIM_SEEDS").unwrap_or_else(|_| "0..60".into());
+    let (from, to) = range.split_once("..").expect("GVPN_SIM_SEEDS is FROM..TO");
+    let seeds = from.parse::<u64>().unwrap()..to.parse::<u64>().unwrap();
+    let failures: Vec<String> = seeds.filter_map(|seed| history(seed).err()).collect();
+    assert!(failures.is_empty(), "{} histories: {:#?}", failures.len(), &failures[..1]);
+}

@@ -29,6 +29,9 @@ pub struct NodeConfig {
     pub tun_device: PathBuf,
     /// How the node takes part in the market.
     pub market: MarketConfig,
+    /// How many owned networks have their gate opened before anybody asks for it, so that the
+    /// owner's address answers and the first connection is quick.
+    pub gates_ahead: usize,
 }
 
 impl NodeConfig {
@@ -45,6 +48,7 @@ impl NodeConfig {
             tun_device: std::env::var_os("GVPN_TUN")
                 .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
             market: MarketConfig::default(),
+            gates_ahead: 64,
         }
     }
 }

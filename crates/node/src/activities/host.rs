@@ -166,10 +166,7 @@ impl Host {
             }
             ActivityRequest::Usage { id } => {
                 let hosted = self.find(peer, id)?;
-                if let Some(unit) = hosted.unit() {
-                    unit.poll_usage();
-                }
-                Ok(ActivityReply::Usage(hosted.usage()))
+                Ok(ActivityReply::Usage(hosted.fresh_usage().await))
             }
             ActivityRequest::Watch { .. } => Err(NodeError::internal("a watch is no request")),
         }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use chrono::Utc;
@@ -14,8 +15,12 @@ use gvpn_model::{
     NetworkId, ResultKind, StatePair,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{ActivityInfo, Usage, activities::log::Log, proto::ActivityUpdate};
+
+/// How long an ExeUnit may take to say what was used.
+const USAGE_WAIT: Duration = Duration::from_secs(1);
 
 /// An activity on this node.
 pub(crate) struct Hosted {
@@ -25,7 +30,7 @@ pub(crate) struct Hosted {
     unit: Mutex<Option<Arc<ExeUnit>>>,
     pub(crate) joined: Mutex<BTreeMap<NetworkId, Joined>>,
     batches: Mutex<BTreeSet<BatchId>>,
-    usage: Mutex<Usage>,
+    usage: watch::Sender<Usage>,
     /// What the agreement reserved for it.
     pub(crate) share: Share,
 }
@@ -63,7 +68,7 @@ impl Hosted {
             unit: Mutex::default(),
             joined: Mutex::default(),
             batches: Mutex::default(),
-            usage: Mutex::default(),
+            usage: watch::Sender::new(Usage::default()),
             share,
         }
     }
@@ -109,11 +114,21 @@ impl Hosted {
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        self.usage.lock().clone()
+        self.usage.borrow().clone()
+    }
+
+    /// What it has used by now, when its ExeUnit says so in time; else what is known.
+    pub(crate) async fn fresh_usage(&self) -> Usage {
+        let mut updates = self.usage.subscribe();
+        if let Some(unit) = self.unit() {
+            unit.poll_usage();
+            let _ = tokio::time::timeout(USAGE_WAIT, updates.changed()).await;
+        }
+        self.usage()
     }
 
     pub(crate) fn set_usage(&self, usage: Usage) {
-        *self.usage.lock() = usage;
+        self.usage.send_replace(usage);
     }
 
     /// Logs a command that failed before it reached the ExeUnit; the batch ends with it.

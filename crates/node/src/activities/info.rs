@@ -55,7 +55,7 @@ impl ActivityInfo {
 }
 
 /// What an activity has used.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// In the order of [`Usage::COUNTERS`].
@@ -67,6 +67,13 @@ pub struct Usage {
 impl Usage {
     /// What the numbers mean.
     pub const COUNTERS: [&'static str; 2] = ["golem.usage.duration_sec", "golem.usage.cpu_sec"];
+}
+
+impl Default for Usage {
+    /// Nothing yet.
+    fn default() -> Self {
+        gvpn_exeunit::Usage::default().into()
+    }
 }
 
 impl From<gvpn_exeunit::Usage> for Usage {

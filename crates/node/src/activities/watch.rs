@@ -21,7 +21,7 @@ pub(crate) const ALIVE_EVERY: Duration = Duration::from_secs(4);
 /// A provider that says nothing for this long may be gone: the follower connects anew.
 const SILENCE: Duration = Duration::from_secs(13);
 /// A provider that cannot be reached for this long counts as gone, and its activity as ended.
-const GONE_AFTER: Duration = Duration::from_secs(30);
+const GONE_AFTER: Duration = Duration::from_secs(20);
 /// Pauses between attempts to reach a provider.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// How long a provider that is back is sought, to be told that its activity is over.

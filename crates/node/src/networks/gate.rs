@@ -1,4 +1,4 @@
-//! Gates: per owned network a namespace with the owner's addresses, made when first needed.
+//! Gates: per owned network a namespace with the owner's addresses, made ahead or when first needed.
 
 use std::{
     collections::HashMap,
@@ -61,6 +61,16 @@ impl Gates {
     /// The namespace of a network's gate, made if need be.
     pub(crate) async fn namespace(&self, roster: &Roster) -> Result<Arc<Namespace>, NodeError> {
         self.with(roster, |gate| gate.namespace.clone()).await
+    }
+
+    /// Opens a gate that nobody has asked for yet, while there are few of them.
+    pub(crate) async fn open_ahead(&self, roster: &Roster) {
+        if roster.members.len() < 2 || self.gates.lock().len() >= self.core.config.gates_ahead {
+            return;
+        }
+        if let Err(error) = self.with(roster, |_| ()).await {
+            tracing::warn!(network = %roster.network, %error, "the owner's address does not answer");
+        }
     }
 
     /// The gateway, if there is one already.

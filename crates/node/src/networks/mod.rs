@@ -244,6 +244,7 @@ impl Networks {
         }
         let roster = owned.book.lock().roster().clone();
         self.inner.gates.refresh(&roster).await;
+        self.open_gate_ahead(roster);
         Ok(changed.value)
     }
 
@@ -348,18 +349,29 @@ impl Networks {
     /// After a start: everybody hears about every network, and this node asks what it missed.
     fn resume(&self, core: &Core) -> Result<(), NodeError> {
         for owned in self.inner.books.all() {
-            let (id, nodes) = {
-                let book = owned.book.lock();
-                (book.network(), book.roster().nodes())
-            };
-            let others: Vec<_> = nodes.into_iter().filter(|n| *n != self.inner.me).collect();
-            self.inner.pusher.tell(id, &others);
+            let roster = owned.book.lock().roster().clone();
+            let nodes = roster.nodes().into_iter();
+            let others: Vec<_> = nodes.filter(|node| *node != self.inner.me).collect();
+            self.inner.pusher.tell(roster.network, &others);
+            self.open_gate_ahead(roster);
         }
         for (network, node) in core.store.farewells()? {
             self.inner.pusher.tell(network, &[node]);
         }
         self.inner.memberships.pull_all();
         Ok(())
+    }
+
+    fn open_gate_ahead(&self, roster: Roster) {
+        let this = self.clone();
+        self.inner.core.spawn(async move {
+            this.inner.gates.open_ahead(&roster).await;
+            // The network may have gone, or changed, meanwhile.
+            match this.roster(roster.network) {
+                Ok(now) => this.inner.gates.refresh(&now).await,
+                Err(_) => this.inner.gates.remove(roster.network).await,
+            }
+        });
     }
 
     fn read<T>(&self, id: NetworkId, read: impl FnOnce(&OwnerBook) -> T) -> Result<T, NodeError> {

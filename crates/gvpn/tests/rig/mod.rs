@@ -1,0 +1,352 @@
+//! The whole product on loopback: a relay, a requestor and providers, each a process of its own.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, body::Bytes};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Enough for a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A status and a JSON body.
+pub type Answer = (u16, Value);
+
+/// A relay and whatever daemons a test starts; all of it ends with this value.
+pub struct Rig {
+    dir: TempDir,
+    relay: SocketAddr,
+    _relay: Process,
+}
+
+/// A daemon.
+pub struct Daemon {
+    name: String,
+    dir: PathBuf,
+    args: Vec<String>,
+    process: Option<Process>,
+    http: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    key: String,
+    pub id: String,
+}
+
+/// A process that is killed with its handle.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        busybox_image(&dir.path().join("images/busybox"));
+        let relay = free_address();
+        let data = dir.path().join("relay");
+        let args = ["relay", "--listen", &relay.to_string(), "--data-dir", &text(&data)];
+        let process = start(&args.map(str::to_owned), &dir.path().join("relay.log"));
+        let rig = Self { dir, relay, _relay: process };
+        eventually("the relay listens", async || UdpSocket::bind(rig.relay).is_err()).await;
+        rig
+    }
+
+    pub async fn requestor(&self) -> Daemon {
+        self.daemon("requestor", &["--role", "requestor"]).await
+    }
+
+    pub async fn provider(&self, name: &str) -> Daemon {
+        let images = text(&self.images());
+        self.daemon(name, &["--role", "provider", "--image-dir", &images]).await
+    }
+
+    pub async fn daemon(&self, name: &str, more: &[&str]) -> Daemon {
+        let dir = self.dir.path().join(name);
+        let relay = self.relay.to_string();
+        let data = text(&dir);
+        let args: Vec<_> = ["daemon", "--data-dir", &data, "--api", "127.0.0.1:0", "--listen"]
+            .into_iter()
+            .chain(["127.0.0.1:0", "--workers", "1", "--relay", &relay])
+            .chain(more.iter().copied())
+            .map(str::to_owned)
+            .collect();
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        let (name, url) = (name.to_owned(), String::new());
+        let (key, id) = (String::new(), String::new());
+        let mut daemon = Daemon { name, dir, args, process: None, http, url, key, id };
+        daemon.start().await;
+        daemon
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.dir.path().join("images")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+impl Daemon {
+    /// Starts it, again after a [`kill`](Self::kill).
+    pub async fn start(&mut self) {
+        let _ = fs::remove_file(self.dir.join("api.url"));
+        let log = self.dir.with_extension("log");
+        self.process = Some(start(&self.args, &log));
+        let file = self.dir.join("api.url");
+        eventually("the daemon serves its API", async || file.exists()).await;
+        self.url = fs::read_to_string(file).unwrap().trim().to_owned();
+        self.key = fs::read_to_string(self.dir.join("appkey")).unwrap().trim().to_owned();
+        let (status, answer) = self.get("/me").await;
+        assert_eq!(status, 200, "{answer}");
+        self.id = answer["identity"].as_str().unwrap().to_owned();
+    }
+
+    /// SIGKILL: no goodbyes.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGTERM: an orderly end.
+    pub async fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let pid = nix::unistd::Pid::from_raw(process.0.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let mut ended = async || process.0.try_wait().unwrap().is_some();
+        eventually("the daemon stops", async || ended().await).await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().0.id()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn websocket(&self, path: &str) -> String {
+        format!("{}{path}?authToken={}", self.url.replacen("http", "ws", 1), self.key)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, Value::Null).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, Value::Null).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, body).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header("authorization", format!("Bearer {}", self.key))
+            .body(Full::from(body))
+            .unwrap();
+        let response = self.http.request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// A response whose body is read as it comes.
+    pub async fn stream(&self, path: &str) -> hyper::Response<hyper::body::Incoming> {
+        let request = Request::builder()
+            .uri(format!("{}{path}", self.url))
+            .header("authorization", format!("Bearer {}", self.key))
+            .header("accept", "text/event-stream")
+            .body(Full::default())
+            .unwrap();
+        self.http.request(request).await.unwrap()
+    }
+
+    pub async fn network(&self, ip: &str) -> String {
+        let (status, network) = self.post("/net-api/v1/net", json!({ "ip": ip })).await;
+        assert_eq!(status, 200, "{network}");
+        network["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn add_node(&self, network: &str, node: &Daemon, ip: &str) {
+        let path = format!("/net-api/v1/net/{network}/nodes");
+        let answer = self.post(&path, json!({ "id": node.id, "ip": ip })).await;
+        assert_eq!(answer, (200, Value::Null));
+    }
+
+    /// An agreement and an activity with busybox.
+    pub async fn activity(&self, provider: &Daemon) -> String {
+        let ask = json!({ "provider": provider.id, "image": "busybox" });
+        let (status, agreement) = self.post("/gvpn/v1/agreements", ask).await;
+        assert_eq!(status, 200, "{agreement}");
+        let ask = json!({ "agreementId": agreement["id"] });
+        let (status, activity) = self.post("/activity-api/v1/activity", ask).await;
+        assert_eq!(status, 200, "{activity}");
+        activity["activityId"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn begin(&self, activity: &str, script: Value) -> Answer {
+        let body = json!({ "text": script.to_string() });
+        self.post(&format!("/activity-api/v1/activity/{activity}/exec"), body).await
+    }
+
+    /// Results of a batch once it has finished.
+    pub async fn finish(&self, activity: &str, batch: &str) -> Vec<Value> {
+        let path = format!("/activity-api/v1/activity/{activity}/exec/{batch}?timeout=10");
+        let start = Instant::now();
+        loop {
+            let (status, answer) = self.get(&path).await;
+            assert_eq!(status, 200, "{answer}");
+            let results = answer.as_array().unwrap();
+            if results.last().is_some_and(|last| last["isBatchFinished"] == true) {
+                return results.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "the batch does not end: {answer}");
+        }
+    }
+
+    pub async fn exec(&self, activity: &str, script: Value) -> Vec<Value> {
+        let (status, batch) = self.begin(activity, script).await;
+        assert_eq!(status, 200, "{batch}");
+        self.finish(activity, batch.as_str().unwrap()).await
+    }
+
+    /// Runs a shell command in a payload; its standard output, or the error.
+    pub async fn sh(&self, activity: &str, command: &str) -> Result<String, String> {
+        let results = self.exec(activity, json!([run("/bin/sh", &["-c", command])])).await;
+        let last = results.last().unwrap();
+        if last["result"] == "Ok" {
+            Ok(last["stdout"].as_str().unwrap_or_default().to_owned())
+        } else {
+            Err(format!("{} {} {}", last["message"], last["stdout"], last["stderr"]))
+        }
+    }
+
+    /// An activity with busybox, added to the network at `ip`, deployed and started.
+    pub async fn payload(&self, provider: &Daemon, network: &str, ip: &str) -> String {
+        let activity = self.activity(provider).await;
+        self.add_node(network, provider, ip).await;
+        let results = self.exec(&activity, json!([deploy(network, ip), { "start": {} }])).await;
+        assert!(results.iter().all(|result| result["result"] == "Ok"), "{results:#?}");
+        activity
+    }
+
+    pub async fn state(&self, activity: &str) -> String {
+        let (status, answer) =
+            self.get(&format!("/activity-api/v1/activity/{activity}/state")).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["state"][0].as_str().unwrap().to_owned()
+    }
+
+    /// Processes that were started by this daemon's payloads and gates, wherever they are now.
+    pub fn descendants(&self) -> Vec<u32> {
+        let mut found = vec![self.pid()];
+        let mut at = 0;
+        while at < found.len() {
+            found.extend(children(found[at]));
+            at += 1;
+        }
+        found.split_off(1)
+    }
+}
+
+pub fn deploy(network: &str, ip: &str) -> Value {
+    json!({ "deploy": { "net": [{ "id": network, "ip": "10.0.0.0", "nodeIp": ip, "nodes": {} }] } })
+}
+
+pub fn run(entry_point: &str, args: &[&str]) -> Value {
+    let at_end = json!({ "atEnd": { "format": "string" } });
+    json!({ "run": { "entry_point": entry_point, "args": args,
+        "capture": { "stdout": at_end, "stderr": at_end } } })
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < PATIENCE, "{what}: did not come about");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+/// Processes that still exist.
+pub fn alive(pids: &[u32]) -> Vec<u32> {
+    let exists = |pid: &&u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    pids.iter().filter(exists).copied().collect()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn start(args: &[String], log: &Path) -> Process {
+    let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let program = std::env::var_os("GVPN_TEST_PROGRAM");
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_gvpn").into());
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    Process(child)
+}
+
+/// A root file system with busybox in it.
+fn busybox_image(root: &Path) {
+    for directory in ["bin", "etc", "root", "www"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
+    let busybox = busybox.expect("busybox-static is installed");
+    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    let list = Command::new(busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8(list.stdout).unwrap().lines() {
+        let _ = symlink("busybox", root.join("bin").join(applet));
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+}
+
+fn free_address() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}

@@ -24,6 +24,9 @@ use crate::{
     socket::Socket,
 };
 
+/// How long a connection that was there before may take to open a stream before a new one is
+/// made: the peer may have gone without a word.
+const UNNOTICED: Duration = Duration::from_secs(3);
 /// How long peers are given to take note of the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -144,7 +147,7 @@ impl Net {
         let shared = self.shared();
         let peer = shared.peer(node);
         let conn = peer.connect(shared).await?;
-        match Stream::open(&conn, service).await {
+        match Stream::open_within(&conn, service, UNNOTICED).await {
             // The connection may have died unnoticed: the peer is given one more chance.
             Err(NetError::Closed { .. } | NetError::Unreachable { .. }) => {
                 let conn = peer.reconnect(shared, true).await?;

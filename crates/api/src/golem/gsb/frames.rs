@@ -56,7 +56,7 @@ pub(super) fn answer(frame: &[u8]) -> Option<Answer> {
         return Some(Answer { id, result: Err(message) });
     }
     let mut payload = Payload::default();
-    if let Ok(read) = map.index("payload").and_then(|p| p.get_map().map_err(Into::into)) {
+    if let Ok(read) = map.index("payload").and_then(|p| p.get_map()) {
         payload.file_size = read.index("fileSize").ok().and_then(|n| number(&n));
         payload.content = read.index("content").ok().and_then(|c| bytes(&c));
     }

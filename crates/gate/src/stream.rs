@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A TCP connection into a network: the kernel's, or that of the user-space fallback.
+/// A TCP connection into a network.
 #[derive(Debug)]
 pub enum GateStream {
     /// A socket of the kernel, made inside the network's namespace.

@@ -28,7 +28,8 @@ pub use engine::{
 pub use event::MarketEvent;
 pub use message::{MarketMessage, Transmit, WireProposal};
 pub use offer_book::{
-    BookChange, MAX_BOOK, MAX_OFFERS, MAX_SHEET, MAX_VALIDITY, OfferBook, OfferSheet, SheetError, SignedSheet,
+    BookChange, MAX_BOOK, MAX_OFFERS, MAX_SHEET, MAX_VALIDITY, OfferBook, OfferSheet, SheetError,
+    SignedSheet,
 };
 pub use offer_exchange::{MAX_ANSWER, MAX_WAIT_MS, OFFERS, OfferDesk, OfferReply, OfferRequest};
 pub use property::{MAX_BYTES, MAX_PROPERTIES, Properties, PropertyError};

@@ -115,7 +115,7 @@ impl Connect {
 pub(crate) struct Ssh {
     /// Network: id, beginning of an id, or name.
     network: String,
-    /// The payload: [USER@]ADDRESS or [USER@]NAME.
+    /// The payload: an address or a name, with `USER@` before it where needed.
     destination: String,
     /// The port of its sshd.
     #[arg(short, long, default_value_t = 22)]

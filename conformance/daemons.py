@@ -88,7 +88,7 @@ class World:
         """What the providers still run, and documents that are not settled."""
         found = []
         for provider in self.providers:
-            running = [a for a in provider.ask("GET", "/gvpn/v1/activities?hosted=true") if state(a) != "Terminated"]
+            running = [a for a in provider.ask("GET", "/gvpn/v1/activities?role=provider") if state(a) != "Terminated"]
             found += [f"{provider.name} runs activity {a['id']}" for a in running]
         found += [f"network {n['id']}" for n in self.requestor.ask("GET", "/net-api/v1/net")]
         found += [f"demand {d['demandId']}" for d in self.requestor.ask("GET", "/market-api/v1/demands")]

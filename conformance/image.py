@@ -27,7 +27,7 @@ busybox nc -ll -p "$1" -e /etc/db > /dev/null 2>&1 &
 """
 
 # A web application in as many: it asks the database at another address.
-START_APP = """#!/bin/sh
+START_APP = r"""#!/bin/sh
 mkdir -p /tmp/www/cgi-bin
 cat > /tmp/www/cgi-bin/db <<END
 #!/bin/sh

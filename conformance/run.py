@@ -5,8 +5,8 @@
     --providers N                   how many provider daemons (default 3)
     --keep                          leaves the directory with the logs
 
-Clients come from their registries into target/conformance; the binaries gvpn and gftp are built
-first (`make conformance` does both). Prints a line a check and ends with `N passed, M failed`.
+Clients come from their registries into target/conformance; the binaries gvpn and gftp are to be built
+first: cargo build -p gvpn -p gvpn-gftp. Prints a line a check and ends with `N passed, M failed`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ YAPAPI = "yapapi==0.13.1"
 TAG = "conformance/image:latest"
 PROGRAMS = [
     "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp",
-    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "ya-client/net-api",
+    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files",
 ]
 LIMIT = 400
 
@@ -45,11 +45,6 @@ def install(programs):
         if not (CLIENTS / "golem-js/node_modules").exists():
             print("installing golem-js", flush=True)
             subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=CLIENTS / "golem-js", check=True)
-    if any(p.startswith("ya-client/") for p in programs):
-        subprocess.run(
-            ["cargo", "build", "-q", "--manifest-path", HERE / "ya-client/Cargo.toml", "--target-dir", CLIENTS / "ya-client"],
-            check=True,
-        )
 
 
 def command(program):
@@ -58,7 +53,7 @@ def command(program):
         return [CLIENTS / "venv/bin/python", HERE / f"yapapi/{name}.py"]
     if client == "golem-js":
         return ["node", CLIENTS / f"golem-js/{name}.mjs"]
-    return [CLIENTS / "ya-client/debug/ya-client-conformance"]
+    raise ValueError(f"no client {client}")
 
 
 def run(program, world, binaries, directory):
@@ -72,6 +67,7 @@ def run(program, world, binaries, directory):
         "GOLEM_REGISTRY_URL": f"{requestor.url}/registry",
         "PAYMENT_NETWORK": "holesky",
         "CONFORMANCE_IMAGE_TAG": TAG,
+        "CONFORMANCE_IMAGE": world.image,
         "CONFORMANCE_PORT": str(daemons.free_port()),
         "CONFORMANCE_SSH_KEY": str(directory / "ssh_key"),
         "CONFORMANCE_INSTANCES": str(min(3, len(world.providers))),
@@ -125,7 +121,8 @@ def main():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "ssh_key"], check=True)
         tar = image.build(directory)
         world = daemons.World(binaries / "gvpn", directory, options.providers)
-        world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": TAG})
+        imported = world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": TAG})
+        world.image = f"hash:sha3:{imported['sha3']}:{world.requestor.url}/registry/download/{imported['sha3']}"
         for program in options.programs:
             lines, seconds = run(program, world, binaries, directory)
             print(f"{program} ({seconds:.0f} s)", flush=True)

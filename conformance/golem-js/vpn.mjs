@@ -14,7 +14,7 @@ await main(async (glm) => {
     check(`${from.getIp()} reaches ${to.getIp()}`, String(result.stdout).includes(" 0% packet loss"));
   }
   const failed = await one.run("echo before; exit 3");
-  check("a failing command is a result", failed.result === "Error" || failed.result === "Ok");
+  check("a failing command is an error with its output", failed.result === "Error" && String(failed.stdout).includes("before"));
   await first.stopAndFinalize();
   await second.stopAndFinalize();
   check("invoices came and were accepted", true);

@@ -300,10 +300,13 @@ async fn a_provider_that_has_all_it_can_do_offers_nothing() {
     let provider = World::registered(Some(policy), at).await;
     let (first, second) = (World::registered(None, at).await, World::registered(None, at).await);
     let (agreement, _) = agree(&first, &demand("")).await;
-    let (_, id) = second.post("/market-api/v1/demands", demand("")).await;
-    // What was offered before may still be under way to the second.
+    // A first demand may still see what was offered before; one made after the offer is known
+    // to be gone must not.
+    let (_, early) = second.post("/market-api/v1/demands", demand("")).await;
     let offers = "/gvpn/v1/market/offers";
-    eventually("the relay knows", async || second.get(offers).await.1 == json!([])).await;
+    eventually("the offer is gone", async || second.get(offers).await.1 == json!([])).await;
+    assert_eq!(second.delete(&format!("/market-api/v1/demands/{}", text(&early))).await.0, 204);
+    let (_, id) = second.post("/market-api/v1/demands", demand("")).await;
     let path = format!("/market-api/v1/demands/{}/events?timeout=1", text(&id));
     assert!(events(&second, &path).await.is_empty());
     let path = format!("/market-api/v1/agreements/{agreement}/terminate");

@@ -21,6 +21,7 @@
 //! ```
 
 mod error;
+pub mod figures;
 mod forge;
 mod host;
 mod lan;

@@ -202,8 +202,16 @@ impl Daemon {
     /// An agreement and an activity with busybox.
     pub async fn activity(&self, provider: &Daemon) -> String {
         let ask = json!({ "provider": provider.id, "image": "busybox" });
-        let (status, agreement) = self.post("/gvpn/v1/agreements", ask).await;
-        assert_eq!(status, 200, "{agreement}");
+        // A provider that has just started may not be registered at the relay yet.
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let agreement = loop {
+            let (status, answer) = self.post("/gvpn/v1/agreements", ask.clone()).await;
+            if status == 200 {
+                break answer;
+            }
+            assert!(status == 504 && std::time::Instant::now() < limit, "{status} {answer}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        };
         let ask = json!({ "agreementId": agreement["id"] });
         let (status, activity) = self.post("/activity-api/v1/activity", ask).await;
         assert_eq!(status, 200, "{activity}");

@@ -25,7 +25,7 @@ struct Case {
 enum Kind {
     Tcp { flows: u32, reverse: bool },
     SmallUdp,
-    UdpGso,
+    UdpFull,
     PingIdle,
     PingLoaded,
 }
@@ -42,7 +42,7 @@ const CASES: &[Case] = &[
     case("tcp, 8 flows", "Gbit/s", false, Kind::Tcp { flows: 8, reverse: false }),
     case("tcp, 64 flows", "Gbit/s", false, Kind::Tcp { flows: 64, reverse: false }),
     case("udp, 64 bytes", "kpacket/s", false, Kind::SmallUdp),
-    case("udp, segmentation offload", "Gbit/s", false, Kind::UdpGso),
+    case("udp, 1200 bytes", "Gbit/s", false, Kind::UdpFull),
     case("ping, idle", "µs", false, Kind::PingIdle),
     case("ping, under tcp load", "µs", false, Kind::PingLoaded),
 ];
@@ -129,7 +129,7 @@ impl Plan {
         match case.kind {
             Kind::Tcp { flows, reverse } => measure::tcp(tunnel, flows, reverse, self.seconds),
             Kind::SmallUdp => measure::small_udp(tunnel, self.seconds),
-            Kind::UdpGso => measure::udp_gso(tunnel, self.seconds),
+            Kind::UdpFull => measure::full_udp(tunnel, self.seconds),
             Kind::PingIdle => measure::ping(tunnel, self.seconds),
             Kind::PingLoaded => measure::ping_loaded(tunnel, self.seconds),
         }

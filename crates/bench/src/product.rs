@@ -95,7 +95,7 @@ impl World<'_> {
         let net = format!("{network}={ip}");
         let start = ["activity", "start", &node, "--image", &image, "--net", &net, "--json"];
         let started = eventually(|| self.output(owner, "a", &start))?;
-        let activity = json_text(&started, "/id")?;
+        let activity = json_text(&started, "/activityId")?;
         let token = format!("86399.{}", ip.replace('.', ""));
         let mut waiting = self.command(
             owner,

@@ -74,7 +74,10 @@ impl Worker {
                 Context { core: &core, sockets: &me.sockets, counters: &me.counters, now, nanos };
             for event in &ready {
                 match event {
-                    Ready::Wake => self.release(&cx, std::mem::take(&mut *me.releases.lock())),
+                    Ready::Wake => {
+                        self.release(&cx, std::mem::take(&mut *me.releases.lock()));
+                        self.receive.carried(&cx, &me.arrivals, &mut self.scratch);
+                    }
                     Ready::Socket(index) => self.socket(&cx, *index),
                     Ready::Port(id) => {
                         if let Some(port) = core.ports.load().get(id).cloned() {

@@ -27,6 +27,7 @@ mod message;
 mod network;
 mod nic;
 mod pace;
+mod paced;
 mod peer;
 mod plane;
 mod poll;

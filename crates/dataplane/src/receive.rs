@@ -395,7 +395,8 @@ impl Receive {
             Ports::Many(ports) => ports,
         };
         let run = &self.coalescer.runs()[index];
-        let (bytes, packets) = (run.len() as u64, run.count() as u64);
+        let packets = run.count() as u64;
+        let bytes = run.len() as u64 + (packets - 1) * run.header_len() as u64;
         let head = &buffer[run.at()..run.at() + run.header_len()];
         if !state.table.admit(head, &goal.verdict, bytes, packets, cx.nanos) {
             cx.counters.switch_drop(DropReason::RateLimited, packets);

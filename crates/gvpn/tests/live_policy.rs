@@ -2,10 +2,11 @@
 
 mod rig;
 
-use std::time::Duration;
+use std::fmt::Write as _;
 
-use rig::{Rig, WAIT};
-use serde_json::json;
+use gvpn_lab::figures;
+use rig::{Daemon, Rig, WAIT};
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_holds_at_both_ends_and_is_explained() {
@@ -61,29 +62,66 @@ async fn policy_holds_at_both_ends_and_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_slows_one_member_only() {
+async fn a_limit_slows_one_member_only_and_tcp_gets_all_of_it() {
     let rig = Rig::new().await;
+    rig.install("/usr/bin/iperf3");
     let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
     let net = owner.network("10.64.0.0/24").await;
     let slow = owner.payload(&a, &net, "10.64.0.2").await;
     let fast = owner.payload(&a, &net, "10.64.0.3").await;
     let sink = owner.payload(&b, &net, "10.64.0.4").await;
-    let limit = json!({ "limit": { "bitsPerSecond": 4_000_000 } });
-    owner.set(&format!("{net}/members/10.64.0.2"), limit).await;
     for port in [5000, 5001] {
-        let listen = format!("nc -ll -p {port} -e /bin/sh -c 'cat | wc -c' >/dev/null 2>&1 &");
-        owner.sh(&sink, &listen).await.unwrap();
+        owner.sh(&sink, &format!("iperf3 -s -p {port} >/dev/null 2>&1 &")).await.unwrap();
+        owner.comes_true(&slow, &format!("iperf3 -c 10.64.0.4 -p {port} -n 1")).await;
     }
-    // A megabyte at 4 Mbit/s takes 2 s.
-    let send = |port: u16| {
-        format!("dd if=/dev/zero bs=1000 count=1000 2>/dev/null | nc -w 60 10.64.0.4 {port}")
-    };
-    let timed = async |activity: &str, port: u16| {
-        let start = std::time::Instant::now();
-        owner.sh(activity, &send(port)).await.unwrap();
-        start.elapsed()
-    };
-    let (limited, free) = tokio::join!(timed(&slow, 5000), timed(&fast, 5001));
-    assert!(limited > Duration::from_millis(1800), "{limited:?}");
-    assert!(free < limited, "{free:?} {limited:?}");
+    let mut table = String::from("| limit | one TCP flow | four TCP flows |\n|---|---|---|\n");
+    for rate in [1_000_000, 10_000_000, 100_000_000_u64] {
+        let limit = json!({ "limit": { "bitsPerSecond": rate } });
+        owner.set(&format!("{net}/members/10.64.0.2"), limit).await;
+        let mut row = vec![format!("{} Mbit/s", rate / 1_000_000)];
+        for flows in [1, 4] {
+            let limited = received(&owner, &slow, 5000, flows).await;
+            let share = limited / rate as f64;
+            row.push(format!("{:.1} %", share * 100.0));
+            let fits = if figures::wanted() { 0.9..1.0 } else { 0.5..1.2 };
+            assert!(fits.contains(&share), "{rate} bit/s, {flows} flows: {share}");
+        }
+        writeln!(table, "| {} |", row.join(" | ")).unwrap();
+    }
+    println!("{table}");
+    if figures::wanted() {
+        figures::write("networks.md", "limits", &table).unwrap();
+    }
+    let (limited, free) =
+        tokio::join!(received(&owner, &slow, 5000, 1), received(&owner, &fast, 5001, 1));
+    assert!(free > limited, "{free} {limited}");
+    assert!(limited > 10e6, "{limited}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_their_provider() {
+    let rig = Rig::new().await;
+    rig.install("/usr/bin/iperf3");
+    let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = owner.network("10.64.0.0/24").await;
+    let modest = owner.payload(&a, &net, "10.64.0.2").await;
+    let greedy = owner.payload(&a, &net, "10.64.0.3").await;
+    let sink = owner.payload(&b, &net, "10.64.0.4").await;
+    for port in [5000, 5001] {
+        owner.sh(&sink, &format!("iperf3 -s -p {port} >/dev/null 2>&1 &")).await.unwrap();
+        owner.comes_true(&modest, &format!("iperf3 -c 10.64.0.4 -p {port} -n 1")).await;
+    }
+    let (few, many) =
+        tokio::join!(received(&owner, &modest, 5000, 1), received(&owner, &greedy, 5001, 8));
+    // By flows it would be a ninth.
+    assert!(few > many / 4.0, "{few} {many}");
+}
+
+/// What the sink gets in a few seconds, in bits a second.
+async fn received(owner: &Daemon, from: &str, port: u16, flows: u32) -> f64 {
+    let seconds = if figures::wanted() { 10 } else { 2 };
+    let command = format!("iperf3 -c 10.64.0.4 -p {port} -t {seconds} -P {flows} -J");
+    let report = owner.sh(from, &command).await.unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap()
 }

@@ -217,6 +217,12 @@ impl Daemon {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
+    /// A response that is no JSON.
+    pub async fn get_text(&self, path: &str) -> String {
+        let body = self.stream(path).await.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
     /// A response whose body is read as it comes.
     pub async fn stream(&self, path: &str) -> hyper::Response<hyper::body::Incoming> {
         let request = Request::builder()

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     Event, ReceivedDatagram,
-    carrier::{Carriers, Waiting},
     counters::Counters,
     forward::Forwarder,
     peer::{LaneTable, Slot},
@@ -34,7 +33,6 @@ pub(crate) struct Core {
     pub(crate) closed: Mutex<Vec<u64>>,
     pub(crate) start: Instant,
     pub(crate) forward: Forwarder,
-    pub(crate) carriers: Carriers,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -45,8 +43,6 @@ pub(crate) struct WorkerState {
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) counters: Counters,
     pub(crate) releases: Mutex<Vec<Arc<Slot>>>,
-    /// What carriers brought.
-    pub(crate) arrivals: Mutex<Waiting>,
 }
 
 impl Core {
@@ -66,7 +62,6 @@ impl Core {
             closed: Mutex::default(),
             start: Instant::now(),
             forward: Forwarder::default(),
-            carriers: Carriers::default(),
             events,
         }
     }

@@ -145,6 +145,11 @@ impl Namespace {
         Ok(Self { agent, sender, waiting, reader, tun_device, ids, root, own_user_namespace })
     }
 
+    /// Whether the agent still answers orders. Without it nothing can be made or changed inside.
+    pub fn is_alive(&self) -> bool {
+        !self.reader.is_finished()
+    }
+
     /// Makes a TUN device inside.
     ///
     /// # Errors

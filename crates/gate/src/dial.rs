@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,16 @@ pub trait Dial: Send + Sync + 'static {
         remote: SocketAddr,
         from: Option<IpAddr>,
     ) -> Pin<Box<dyn Future<Output = io::Result<GateStream>> + Send + '_>>;
+}
+
+impl<T: Dial + ?Sized> Dial for Arc<T> {
+    fn dial(
+        &self,
+        remote: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> Pin<Box<dyn Future<Output = io::Result<GateStream>> + Send + '_>> {
+        (**self).dial(remote, from)
+    }
 }
 
 /// Why the gate could not connect. [`status`](Self::status) is the HTTP status to answer with.

@@ -3,7 +3,7 @@
 //! A [`Gateway`] stands for one network. It opens TCP connections to members ([`Gateway::connect`],
 //! before the HTTP upgrade is answered, so that a failure is an HTTP status) and counts them.
 //! [`bridge_tcp`] joins such a [`Connection`] to a WebSocket; [`bridge_raw`] joins a socket of
-//! Ethernet frames to one.
+//! Ethernet frames to one. [`UserStack`] dials where the host allows no namespaces.
 
 mod bridge;
 mod client;
@@ -11,6 +11,7 @@ mod dial;
 mod gateway;
 mod pump;
 mod raw;
+mod stack;
 mod stream;
 mod table;
 
@@ -19,5 +20,6 @@ pub use client::ClientSocket;
 pub use dial::{ConnectError, Dial};
 pub use gateway::{Gateway, GatewayOptions};
 pub use raw::{RAW_FRAME_MAX, bridge_raw};
+pub use stack::{UserStack, UserStream, frame_sockets};
 pub use stream::GateStream;
 pub use table::{Connection, ConnectionInfo, Protocol, RawGuard};

@@ -14,8 +14,8 @@ pub const RAW_FRAME_MAX: usize = 65_550;
 /// An Ethernet header: less is no frame.
 const RAW_FRAME_MIN: usize = 14;
 
-/// Carries Ethernet frames between a client and `frames`, a Unix datagram socket with one frame a
-/// datagram: each message of the client is a frame, each frame is a binary message to it. Ends when
+/// Carries Ethernet frames between a client and `frames`, one of [`frame_sockets`](crate::frame_sockets):
+/// each message of the client is a frame, each frame is a binary message to it. Ends when
 /// the client closes or is gone, or when the other end of `frames` is closed.
 ///
 /// # Errors

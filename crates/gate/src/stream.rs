@@ -12,11 +12,15 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::UserStream;
+
 /// A TCP connection into a network.
 #[derive(Debug)]
 pub enum GateStream {
     /// A socket of the kernel, made inside the network's namespace.
     Kernel(TcpStream),
+    /// A connection of a TCP stack in this process.
+    User(UserStream),
 }
 
 impl GateStream {
@@ -27,6 +31,7 @@ impl GateStream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Kernel(tcp) => tcp.local_addr(),
+            Self::User(tcp) => Ok(tcp.local_addr()),
         }
     }
 }
@@ -49,6 +54,7 @@ impl AsyncRead for GateStream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::User(tcp) => Pin::new(tcp).poll_read(cx, buf),
         }
     }
 }
@@ -61,18 +67,21 @@ impl AsyncWrite for GateStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Kernel(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::User(tcp) => Pin::new(tcp).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::User(tcp) => Pin::new(tcp).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Kernel(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::User(tcp) => Pin::new(tcp).poll_shutdown(cx),
         }
     }
 }

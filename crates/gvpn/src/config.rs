@@ -2,7 +2,7 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use gvpn_node::{MarketConfig, ProviderPolicy};
+use gvpn_node::{GateKind, MarketConfig, ProviderPolicy};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Outcome};
@@ -22,14 +22,13 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #listen = ["0.0.0.0:0"]
 # Relays (HOST:PORT) that introduce nodes to each other and help where no direct path exists.
 #relays = []
-# The TCP port of the relays' TLS stream, used where UDP reaches none of them; 0 to do without.
-#stream_port = 443
-# The HTTP proxy that it goes through (default: HTTPS_PROXY or ALL_PROXY of the environment).
-#proxy = "http://user:password@proxy.example.org:3128"
 # Threads of the data path; 0 for one a core.
 #workers = 0
 # The TUN device node.
 #tun_device = "/dev/net/tun"
+# What the gate's sockets are made of: "namespace" (the kernel's TCP), "user" (a TCP stack in the
+# daemon), or "auto": a namespace where the host permits one.
+#gate = "auto"
 
 [provider]
 # Requestors to work for; without this line, anybody.
@@ -67,6 +66,28 @@ pub(crate) enum Role {
     Both,
 }
 
+/// What the gate's sockets are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Gate {
+    /// A namespace where the host permits one, else a TCP stack in the daemon.
+    Auto,
+    /// A namespace and the kernel's TCP, or nothing.
+    Namespace,
+    /// A TCP stack in the daemon.
+    User,
+}
+
+impl From<Gate> for GateKind {
+    fn from(gate: Gate) -> Self {
+        match gate {
+            Gate::Auto => Self::Auto,
+            Gate::Namespace => Self::Namespace,
+            Gate::User => Self::UserSpace,
+        }
+    }
+}
+
 /// The settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,10 +112,9 @@ pub(crate) struct Api {
 pub(crate) struct Net {
     pub(crate) listen: Option<Vec<SocketAddr>>,
     pub(crate) relays: Option<Vec<String>>,
-    pub(crate) stream_port: Option<u16>,
-    pub(crate) proxy: Option<String>,
     pub(crate) workers: Option<usize>,
     pub(crate) tun_device: Option<std::path::PathBuf>,
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Config {

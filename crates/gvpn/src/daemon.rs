@@ -2,12 +2,11 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use gvpn_net::relay_stream::{PORT, Proxy, ProxyError};
-use gvpn_node::{Node, NodeConfig, ProviderPolicy};
+use gvpn_node::{GateKind, Node, NodeConfig, ProviderPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::Role,
+    config::{Gate, Role},
     context::Common,
     failure::{Failure, Outcome},
     home::Home,
@@ -35,6 +34,9 @@ pub(crate) struct Options {
     /// The TUN device node [default: GVPN_TUN, or /dev/net/tun].
     #[arg(long, value_name = "PATH")]
     tun: Option<std::path::PathBuf>,
+    /// What the gate's sockets are made of [default: auto].
+    #[arg(long, value_enum)]
+    gate: Option<Gate>,
     /// Provider: a requestor to work for; may be repeated [default: anybody].
     #[arg(long, value_name = "NODE", value_parser = crate::context::node_id)]
     allow: Vec<gvpn_model::NodeId>,
@@ -67,15 +69,14 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     let config = home.config()?;
     let api = options.api.or(config.api.listen).unwrap_or(DEFAULT_API);
     let mut node_config = NodeConfig::new(home.dir().to_owned(), identity);
+    node_config.gate =
+        options.gate.or(config.net.gate).map_or_else(GateKind::default, GateKind::from);
     node_config.provider = provider_policy(&options, &config);
     if let Some(listen) = Some(options.listen).filter(|l| !l.is_empty()).or(config.net.listen) {
         node_config.listen = listen;
     }
     let relays = Some(options.relay).filter(|r| !r.is_empty()).or(config.net.relays);
     node_config.relays = resolve_all(&relays.unwrap_or_default())?;
-    node_config.stream_port =
-        config.net.stream_port.map_or(Some(PORT), |port| (port != 0).then_some(port));
-    node_config.proxy = http_proxy(config.net.proxy.as_deref())?;
     node_config.market.clone_from(&config.market);
     if let Some(name) = options.node_name {
         node_config.market.node_name = name;
@@ -141,20 +142,6 @@ fn provider_policy(options: &Options, config: &crate::config::Config) -> Option<
         policy.image_dirs.clone_from(&options.image_dir);
     }
     Some(policy)
-}
-
-/// The HTTP proxy of the settings, or that of the environment.
-fn http_proxy(setting: Option<&str>) -> Outcome<Option<Proxy>> {
-    match setting {
-        Some("") => Ok(None),
-        Some(address) => address.parse().map(Some).map_err(|e: ProxyError| {
-            Failure::new(e.to_string()).hint("set `proxy` in [net] of config.toml, or remove it")
-        }),
-        None => Ok(Proxy::from_env().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the proxy of the environment is not used");
-            None
-        })),
-    }
 }
 
 /// The addresses of relays by name.

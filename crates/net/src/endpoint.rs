@@ -36,14 +36,11 @@ pub(crate) struct Quic {
 }
 
 impl Quic {
-    pub(crate) fn start(
-        identity: &Identity,
-        key: &TransportKey,
-        socket: Socket,
-    ) -> Result<Self, NetError> {
+    pub(crate) fn start(identity: &Identity, socket: Socket) -> Result<Self, NetError> {
+        let key = TransportKey::generate(identity).map_err(start_error)?;
         let transport = Arc::new(transport()?);
-        let server = server(key, &transport)?;
-        let client = client(key, &transport)?;
+        let server = server(&key, &transport)?;
+        let client = client(&key, &transport)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(identity),
             Some(server),
@@ -99,7 +96,7 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
-pub(crate) fn start_error<E: std::fmt::Display>(error: E) -> NetError {
+fn start_error<E: std::fmt::Display>(error: E) -> NetError {
     NetError::Start(error.to_string())
 }
 

@@ -4,7 +4,6 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use gvpn_dataplane::{DataPlane, Hop};
@@ -23,7 +22,6 @@ use crate::{
     link::{Link, Links},
     path::{PathEvent, PeerPath},
     peer::Peer,
-    relay_stream::Dialer,
     relays::Relays,
 };
 
@@ -37,8 +35,6 @@ pub(crate) struct Shared {
     pub(crate) links: Arc<Links>,
     pub(crate) lanes: Lanes,
     pub(crate) relays: Relays,
-    /// Opens streams to relays, if that is wanted.
-    pub(crate) dialer: Option<Dialer>,
     pub(crate) addresses: Addresses,
     /// Whether this CPU has AES instructions.
     pub(crate) aes: bool,
@@ -89,11 +85,10 @@ impl Shared {
             .map_err(|e| NetError::Start(e.to_string()))
     }
 
-    /// Calls whoever answers at an address within `limit`.
+    /// Calls whoever answers at an address.
     pub(crate) async fn call_addr(
         self: &Arc<Self>,
         addr: SocketAddr,
-        limit: Duration,
     ) -> Result<(Arc<Peer>, Arc<Conn>), String> {
         let link = self.links.call_hop(Hop::Direct(addr));
         let called = async {
@@ -101,8 +96,7 @@ impl Shared {
             let quic = quic.await.map_err(|e| e.to_string())?;
             Conn::adopt(self, quic, Arc::clone(&link), true).map_err(|e| e.to_string())
         };
-        let called = tokio::time::timeout(limit, called).await;
-        let called = called.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        let called = called.await;
         if called.is_err() {
             self.links.remove(&link);
         }

@@ -4,7 +4,6 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use gvpn_identity::Identity;
 use gvpn_model::NodeId;
-use gvpn_net::relay_stream::{PORT, Proxy};
 use serde::{Deserialize, Serialize};
 
 use crate::{AgreementSpec, MarketConfig};
@@ -20,11 +19,6 @@ pub struct NodeConfig {
     pub listen: Vec<SocketAddr>,
     /// Relays to register with.
     pub relays: Vec<SocketAddr>,
-    /// The TCP port of the relays' TLS stream, used where UDP reaches none of them; `None` to do
-    /// without.
-    pub stream_port: Option<u16>,
-    /// The HTTP proxy that it goes through.
-    pub proxy: Option<Proxy>,
     /// Data path threads; 0 for as many as there are cores.
     pub workers: usize,
     /// Set when the node accepts agreements.
@@ -38,6 +32,20 @@ pub struct NodeConfig {
     /// How many owned networks have their gate opened before anybody asks for it, so that the
     /// owner's address answers and the first connection is quick.
     pub gates_ahead: usize,
+    /// What gates are made of.
+    pub gate: GateKind,
+}
+
+/// What a gate is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GateKind {
+    /// A namespace; a TCP stack in this process where the host forbids namespaces.
+    #[default]
+    Auto,
+    /// A namespace or nothing.
+    Namespace,
+    /// A TCP stack in this process.
+    UserSpace,
 }
 
 impl NodeConfig {
@@ -48,8 +56,6 @@ impl NodeConfig {
             identity,
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
             relays: Vec::new(),
-            stream_port: Some(PORT),
-            proxy: None,
             workers: 0,
             provider: None,
             exe: PathBuf::from("/proc/self/exe"),
@@ -57,6 +63,7 @@ impl NodeConfig {
                 .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
             market: MarketConfig::default(),
             gates_ahead: 64,
+            gate: GateKind::default(),
         }
     }
 }

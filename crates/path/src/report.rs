@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Hop, Source, Tier, candidate::Candidate};
+use crate::{Hop, Source, candidate::Candidate};
 
 /// How things stand with one peer's paths.
 #[derive(Debug, Clone)]
@@ -61,18 +61,14 @@ fn reason(active: Option<Hop>, candidates: &[Candidate]) -> String {
     match active {
         Some(hop) if !hop.is_relayed() => String::new(),
         None => format!("none of {} addresses answers", candidates.len()),
-        Some(hop) => {
+        Some(_) => {
             let direct = candidates.iter().filter(|c| !c.hop.is_relayed()).count();
             let lost: u32 =
                 candidates.iter().filter(|c| !c.hop.is_relayed()).map(|c| c.losses).sum();
-            let why = match (direct, lost) {
+            match (direct, lost) {
                 (0, _) => "no direct address of the peer is known".into(),
                 (_, 0) => format!("{direct} direct addresses are being tried"),
                 _ => format!("none of {direct} direct addresses answers ({lost} probes lost)"),
-            };
-            match hop.tier() {
-                Tier::Stream => format!("{why}; UDP does not reach the relay: over a TLS stream"),
-                _ => why,
             }
         }
     }

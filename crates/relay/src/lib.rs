@@ -14,7 +14,6 @@ mod registry;
 mod relay;
 mod sessions;
 mod store;
-mod streams;
 
 pub use limit::Limits;
 pub use registry::RegistryError;

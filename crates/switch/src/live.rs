@@ -10,7 +10,7 @@ use std::{
 };
 
 use gvpn_model::{MemberId, NodeId};
-use gvpn_roster::{Limit, Roster, RuleId};
+use gvpn_roster::{Roster, RuleId};
 use parking_lot::Mutex;
 
 use crate::{acl::Counter, bucket::Bucket, groups::Groups, igmp::Membership};
@@ -33,10 +33,9 @@ pub struct Live {
     pub(crate) errors: Bucket,
 }
 
-/// One member's use of its limits.
+/// One member's rate limits.
 #[derive(Debug, Default)]
 pub(crate) struct MemberLive {
-    limit: Limit,
     pub(crate) bits: Bucket,
     pub(crate) packets: Bucket,
     pub(crate) multicast: Bucket,
@@ -129,14 +128,8 @@ impl Live {
         }
     }
 
-    /// What a member has used; from the start where its limit is another than before.
-    pub(crate) fn member(&self, id: MemberId, limit: Limit) -> Arc<MemberLive> {
-        let mut members = self.members.lock();
-        let member = members.entry(id).or_default();
-        if member.limit != limit {
-            *member = Arc::new(MemberLive { limit, ..MemberLive::default() });
-        }
-        Arc::clone(member)
+    pub(crate) fn member(&self, id: MemberId) -> Arc<MemberLive> {
+        Arc::clone(self.members.lock().entry(id).or_default())
     }
 
     pub(crate) fn rule(&self, id: RuleId) -> Arc<Counter> {

@@ -7,33 +7,44 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
 use gvpn_dataplane::{Nic, PortId, PortSpec};
-use gvpn_gate::{Dial, GateStream, Gateway, GatewayOptions};
+use gvpn_gate::{Dial, GateStream, Gateway, GatewayOptions, UserStack, frame_sockets};
 use gvpn_model::NetworkId;
 use gvpn_roster::Roster;
 use gvpn_vnic::{AgentCommand, IdRange, Namespace, NamespaceError, TunSpec};
 use parking_lot::Mutex;
 
-use crate::{ErrorKind, NodeError, core::Core, networks::view, nic::nic};
+use crate::{ErrorKind, GateKind, NodeError, core::Core, networks::view, nic::nic};
 
 /// The interface in a gate's namespace.
 const INTERFACE: &str = "vpn0";
+
+/// The ports of raw taps, by network.
+type Taps = Arc<Mutex<HashMap<NetworkId, Vec<PortId>>>>;
 
 /// The gates of a node.
 pub(crate) struct Gates {
     core: Arc<Core>,
     gates: Mutex<HashMap<NetworkId, Arc<tokio::sync::Mutex<Option<Gate>>>>>,
+    taps: Taps,
+    warned: Once,
 }
 
 /// One network's gate.
 struct Gate {
-    namespace: Arc<Namespace>,
+    host: Host,
     gateway: Gateway,
     port: PortId,
     epoch: u64,
+}
+
+/// Where a gate's sockets live.
+enum Host {
+    Namespace(Arc<Namespace>),
+    Stack(Arc<UserStack>),
 }
 
 struct NamespaceDial(Arc<Namespace>);
@@ -50,7 +61,7 @@ impl Dial for NamespaceDial {
 
 impl Gates {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, gates: Mutex::default() }
+        Self { core, gates: Mutex::default(), taps: Taps::default(), warned: Once::new() }
     }
 
     /// The gateway of a network, made if need be.
@@ -60,7 +71,12 @@ impl Gates {
 
     /// The namespace of a network's gate, made if need be.
     pub(crate) async fn namespace(&self, roster: &Roster) -> Result<Arc<Namespace>, NodeError> {
-        self.with(roster, |gate| gate.namespace.clone()).await
+        let found = self.with(roster, |gate| match &gate.host {
+            Host::Namespace(namespace) => Some(namespace.clone()),
+            Host::Stack(_) => None,
+        });
+        let text = "the gate of this node is a TCP stack without a namespace";
+        found.await?.ok_or_else(|| NodeError::new(ErrorKind::Unavailable, text))
     }
 
     /// Opens a gate that nobody has asked for yet, while there are few of them.
@@ -88,7 +104,7 @@ impl Gates {
         if gate.epoch >= roster.epoch {
             return;
         }
-        match configure(&gate.namespace, roster).await {
+        match gate.host.configure(roster).await {
             Ok(()) => gate.epoch = roster.epoch,
             Err(error) => tracing::warn!(network = %roster.network, %error, "the gate is behind"),
         }
@@ -96,6 +112,9 @@ impl Gates {
 
     /// The network is gone, and its gate with it.
     pub(crate) async fn remove(&self, network: NetworkId) {
+        for port in self.taps.lock().remove(&network).into_iter().flatten() {
+            self.core.dataplane().detach(port);
+        }
         let slot = self.gates.lock().remove(&network);
         if let Some(slot) = slot
             && let Some(gate) = slot.lock().await.take()
@@ -111,13 +130,12 @@ impl Gates {
         local: IpAddr,
         remote: IpAddr,
     ) -> Result<(OwnedFd, Tap), NodeError> {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (mine, theirs) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)
+        let (mine, theirs) = frame_sockets()
             .map_err(|e| NodeError::internal(format!("no socket for a raw connection: {e}")))?;
         let plane = self.core.dataplane();
         let port = plane.attach_pair(network, local, remote, Nic::Dgram(theirs))?;
-        Ok((mine, Tap { core: self.core.clone(), port }))
+        self.taps.lock().entry(network).or_default().push(port);
+        Ok((mine, Tap { core: self.core.clone(), taps: self.taps.clone(), network, port }))
     }
 
     async fn with<T>(
@@ -127,6 +145,10 @@ impl Gates {
     ) -> Result<T, NodeError> {
         let slot = self.gates.lock().entry(roster.network).or_default().clone();
         let mut gate = slot.lock().await;
+        if let Some(dead) = gate.take_if(|gate| !gate.host.is_alive()) {
+            tracing::warn!(network = %roster.network, "the gate's agent has ended; opening it again");
+            self.core.dataplane().detach(dead.port);
+        }
         if gate.is_none() {
             *gate = Some(self.open(roster).await?);
         }
@@ -134,6 +156,38 @@ impl Gates {
     }
 
     async fn open(&self, roster: &Roster) -> Result<Gate, NodeError> {
+        let (host, nic) = self.host(roster.settings.mtu).await?;
+        host.configure(roster).await?;
+        let member = owner_member(roster)?;
+        let port =
+            self.core.dataplane().attach(PortSpec { network: roster.network, member, nic })?;
+        let gateway = match &host {
+            Host::Namespace(namespace) => {
+                Gateway::new(NamespaceDial(namespace.clone()), GatewayOptions::default())
+            }
+            Host::Stack(stack) => Gateway::new(stack.clone(), GatewayOptions::default()),
+        };
+        Ok(Gate { host, gateway, port, epoch: roster.epoch })
+    }
+
+    /// A place for sockets, and its vNIC.
+    async fn host(&self, mtu: u16) -> Result<(Host, Nic), NodeError> {
+        let kind = self.core.config.gate;
+        if kind == GateKind::UserSpace {
+            return stack(mtu);
+        }
+        match self.namespace_host(mtu).await {
+            Err(error @ NamespaceError::Forbidden(_)) if kind == GateKind::Auto => {
+                self.warned.call_once(|| {
+                    tracing::warn!(%error, "gates use a TCP stack of their own, which is slower");
+                });
+                stack(mtu)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    async fn namespace_host(&self, mtu: u16) -> Result<(Host, Nic), NamespaceError> {
         let command = AgentCommand {
             exe: self.core.config.exe.clone(),
             tun_device: self.core.config.tun_device.clone(),
@@ -141,25 +195,59 @@ impl Gates {
             ..AgentCommand::default()
         };
         let namespace = Namespace::spawn(command).await?;
-        let tun = namespace.create_tun(TunSpec::new(INTERFACE, roster.settings.mtu)).await?;
-        configure(&namespace, roster).await?;
-        let member = owner_member(roster)?;
-        let spec = PortSpec { network: roster.network, member, nic: nic(tun.into()) };
-        let port = self.core.dataplane().attach(spec)?;
-        let namespace = Arc::new(namespace);
-        let gateway = Gateway::new(NamespaceDial(namespace.clone()), GatewayOptions::default());
-        Ok(Gate { namespace, gateway, port, epoch: roster.epoch })
+        let tun = namespace.create_tun(TunSpec::new(INTERFACE, mtu)).await?;
+        Ok((Host::Namespace(Arc::new(namespace)), nic(tun.into())))
     }
 }
 
-/// A raw tap, attached as long as this lives.
+fn stack(mtu: u16) -> Result<(Host, Nic), NodeError> {
+    let (stack, wire) = UserStack::new(mtu)
+        .map_err(|e| NodeError::internal(format!("no sockets for the gate: {e}")))?;
+    Ok((Host::Stack(Arc::new(stack)), Nic::Dgram(wire)))
+}
+
+impl Host {
+    /// Whether sockets can still be made there.
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Namespace(namespace) => namespace.is_alive(),
+            Self::Stack(stack) => stack.is_alive(),
+        }
+    }
+
+    /// Gives it the addresses that the owner has now.
+    async fn configure(&self, roster: &Roster) -> Result<(), NodeError> {
+        match self {
+            Self::Namespace(namespace) => configure(namespace, roster).await,
+            Self::Stack(stack) => {
+                let id = owner_member(roster)?;
+                let member = roster.member(id).ok_or_else(|| no_owner(roster))?;
+                let gateways: Vec<_> = roster.settings.subnets.iter().map(|s| s.gateway).collect();
+                stack.set_addresses(&roster.nic_addresses(member), &gateways);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A raw tap, attached as long as this and its network live.
 pub struct Tap {
     core: Arc<Core>,
+    taps: Taps,
+    network: NetworkId,
     port: PortId,
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
+        let mut taps = self.taps.lock();
+        // The network is removed already if it is not there.
+        let Some(ports) = taps.get_mut(&self.network) else { return };
+        ports.retain(|port| *port != self.port);
+        if ports.is_empty() {
+            taps.remove(&self.network);
+        }
+        drop(taps);
         self.core.dataplane().detach(self.port);
     }
 }

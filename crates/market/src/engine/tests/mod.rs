@@ -3,7 +3,6 @@
 mod agreements;
 mod hostile;
 mod negotiation;
-mod preference;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gvpn_identity::Identity;

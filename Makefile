@@ -32,4 +32,4 @@ setup:           ## install the Debian packages that building and testing need
 clean:           ## remove what was built
 	$(CARGO) clean
 
--include bench.mk
+-include bench.mk ya-runtime.mk

@@ -3,7 +3,6 @@
 mod rig;
 
 use std::{
-    collections::HashMap,
     fs,
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -17,43 +16,11 @@ use nix::{
     unistd::Pid,
 };
 use rig::{
-    PATIENCE, Rig, network,
+    PATIENCE, Rig,
+    family::{family, wait_until_gone},
+    network,
     user::{run_as_ordinary_user, run_as_user_with_ids},
 };
-
-/// All descendants of a process, itself included.
-fn family(root: u32) -> Vec<u32> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
-        children.entry(parent).or_default().push(pid);
-    }
-    let mut all = vec![root];
-    let mut next = 0;
-    while next < all.len() {
-        all.extend(children.get(&all[next]).into_iter().flatten());
-        next += 1;
-    }
-    all
-}
-
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-fn wait_until_gone(pids: &[u32]) {
-    let deadline = Instant::now() + PATIENCE;
-    while let Some(pid) = pids.iter().find(|pid| is_alive(**pid)) {
-        let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        assert!(Instant::now() < deadline, "{pid} lives on: {name}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).unwrap();

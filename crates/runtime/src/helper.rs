@@ -12,7 +12,7 @@ use std::{
 use gvpn_vnic::Child;
 use serde::{Deserialize, Serialize};
 
-use crate::{image, sandbox};
+use crate::{external, image, sandbox};
 
 /// How to start a helper process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +48,7 @@ pub fn helper_main(name: &str) -> Option<io::Result<()>> {
     match name {
         "unpack" => Some(image::unpack_main()),
         "init" => Some(sandbox::init_main()),
+        "keep" => Some(external::keep_main()),
         "remove" => Some(crate::payload::remove_main()),
         _ => None,
     }

@@ -8,6 +8,7 @@
 mod cgroup;
 mod erased;
 mod error;
+mod external;
 mod helper;
 mod image;
 mod limits;
@@ -20,6 +21,7 @@ mod sandbox;
 pub use cgroup::remove_groups;
 pub use erased::{AnyRuntime, Task};
 pub use error::RuntimeError;
+pub use external::{External, Patience};
 pub use helper::{Helper, helper_main};
 pub use image::{Image, ImageError, ImageStore};
 pub use limits::{Limits, Usage};
@@ -29,9 +31,11 @@ pub use payload::{Payload, PayloadConfig, remove_trees};
 pub use runtime::{Access, Exit, Output, Program, Runtime};
 pub use sandbox::Sandbox;
 
-/// The runtime of this name, if it ships with this crate.
+/// The runtime of this name, if it ships with this crate; the path of a program is the name of the
+/// runtime that this program is.
 pub fn by_name(name: &str) -> Option<AnyRuntime> {
     match name {
+        _ if name.starts_with('/') => Some(AnyRuntime::new(External::new(name))),
         "sandbox" => Some(AnyRuntime::new(Sandbox::default())),
         _ => None,
     }

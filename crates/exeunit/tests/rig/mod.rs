@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod family;
 pub mod hub;
+pub mod switchboard;
 pub mod user;
 
 use std::{
@@ -24,6 +26,7 @@ use gvpn_model::{
 use tokio::sync::{mpsc, watch};
 
 use hub::Hub;
+use switchboard::Switchboard;
 
 /// Enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Rig {
     pub directory: tempfile::TempDir,
     pub hub: Hub,
+    /// Used instead of the hub where it is there.
+    pub board: Option<Switchboard>,
     pub files: Files,
 }
 
@@ -42,7 +47,13 @@ impl Rig {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { directory, hub: Hub::default(), files: Files::default() }
+        Self { directory, hub: Hub::default(), board: None, files: Files::default() }
+    }
+
+    /// With the product's data path between the vNICs.
+    pub fn with_switch() -> (Self, Switchboard) {
+        let board = Switchboard::new();
+        (Self { board: Some(board.clone()), ..Self::new() }, board)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -75,7 +86,8 @@ impl Rig {
         let (results, incoming) = mpsc::unbounded_channel();
         let hub = self.hub.clone();
         let files = self.files.clone();
-        let keeper = Keeper { hub, files, seen: seen.clone(), results, ending };
+        let board = self.board.clone();
+        let keeper = Keeper { hub, board, files, seen: seen.clone(), results, ending };
         tokio::spawn(keeper.run(events));
         Activity { unit, workdir, seen, results: tokio::sync::Mutex::new(incoming), ended }
     }
@@ -144,6 +156,15 @@ pub fn run(entry_point: &str, args: &[&str]) -> String {
     serde_json::json!([{"run": {"entry_point": entry_point, "args": args,
         "capture": {"stdout": at_end, "stderr": at_end}}}])
     .to_string()
+}
+
+/// Waits until something is so.
+pub async fn until(is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "it does not come to be");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub fn assert_ok(results: &[CommandResult]) {
@@ -230,6 +251,7 @@ impl Activity {
 
 struct Keeper {
     hub: Hub,
+    board: Option<Switchboard>,
     files: Files,
     seen: Arc<Mutex<Seen>>,
     results: mpsc::UnboundedSender<(BatchId, CommandResult)>,
@@ -248,10 +270,19 @@ impl Keeper {
                     let _ = self.results.send((batch, result));
                 }
                 ExeUnitEvent::AttachNic { network, member, nic, reply } => {
-                    self.hub.attach(network, member, nic);
-                    let _ = reply.send(Ok(()));
+                    let attached = match &self.board {
+                        Some(board) => board.attach(network, member, nic),
+                        None => {
+                            self.hub.attach(network, member, nic);
+                            Ok(())
+                        }
+                    };
+                    let _ = reply.send(attached);
                 }
-                ExeUnitEvent::DetachNic { network, member } => self.hub.detach(network, member),
+                ExeUnitEvent::DetachNic { network, member } => match &self.board {
+                    Some(board) => board.detach(network, member),
+                    None => self.hub.detach(network, member),
+                },
                 ExeUnitEvent::FetchFile { url, file, reply } => {
                     let bytes = self.files.lock().unwrap().get(&url).cloned();
                     let _ = reply.send(match bytes {

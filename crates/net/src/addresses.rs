@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use parking_lot::Mutex;
 
-use crate::MAX_RECORD_ADDRS;
+use crate::{
+    MAX_RECORD_ADDRS,
+    interfaces::{Exit, Interfaces},
+};
 
 /// The most addresses that others observed which are kept.
 const MAX_OBSERVED: usize = 4;
@@ -15,39 +18,55 @@ pub(crate) struct Addresses {
     listening: Vec<SocketAddr>,
     /// What to announce instead of what the interfaces have.
     fixed: Option<Vec<SocketAddr>>,
+    interfaces: Interfaces,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     own: Vec<SocketAddr>,
+    /// The ways out.
+    exits: [Option<Exit>; 2],
     /// Newest first.
     observed: Vec<SocketAddr>,
 }
 
 impl Addresses {
+    /// Those of the network namespace of the present thread.
     pub(crate) fn new(listening: Vec<SocketAddr>, fixed: Option<Vec<SocketAddr>>) -> Self {
-        let this = Self { listening, fixed, state: Mutex::default() };
+        let interfaces = Interfaces::here();
+        let this = Self { listening, fixed, interfaces, state: Mutex::default() };
         this.refresh();
         this
     }
 
-    /// Looks at the interfaces again; says whether anything changed.
+    /// What the kernel says about the interfaces.
+    pub(crate) fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
+    }
+
+    /// Looks at the interfaces again; says whether this node is reached, or leaves, another way.
     pub(crate) fn refresh(&self) -> bool {
         let mut own = self.fixed.clone().unwrap_or_else(|| self.own());
         own.sort();
+        let exits = self.interfaces.exits();
         let mut state = self.state.lock();
-        let changed = state.own != own;
+        let changed = state.own != own || state.exits != exits;
         if changed {
             // What was observed belonged to the former addresses.
             state.observed.clear();
         }
-        state.own = own;
+        (state.own, state.exits) = (own, exits);
         changed
     }
 
+    /// Forgets what others observed: it may not be so any more.
+    pub(crate) fn forget_observed(&self) {
+        self.state.lock().observed.clear();
+    }
+
     fn own(&self) -> Vec<SocketAddr> {
-        let interfaces = interface_ips();
+        let interfaces = self.interfaces.addresses();
         let mut own = Vec::new();
         for listening in &self.listening {
             if listening.ip().is_unspecified() {
@@ -86,32 +105,12 @@ impl Addresses {
     }
 }
 
-/// The addresses of all interfaces that others may reach.
-fn interface_ips() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    let ips = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-        let v6 = || address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-        v4.or_else(v6)
-    });
-    ips.filter(|ip| reachable(*ip)).collect()
-}
-
-fn reachable(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
-        // Link-local addresses mean nothing without the interface.
-        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn addresses_are_found_and_observed_ones_kept() {
+    #[tokio::test]
+    async fn addresses_are_found_and_observed_ones_kept() {
         let addresses = Addresses::new(vec!["127.0.0.1:7".parse().unwrap()], None);
         assert_eq!(addresses.all(), ["127.0.0.1:7".parse().unwrap()]);
         let seen: SocketAddr = "192.0.2.1:9".parse().unwrap();

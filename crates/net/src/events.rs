@@ -11,15 +11,18 @@ use gvpn_model::{NetworkId, NodeId};
 use tokio::sync::mpsc;
 
 use crate::{
-    NetError, connection::Command, path::PathEvent, peer::Peer, relays::Relays, shared::Shared,
+    NetError, awake::Awake, connection::Command, path::PathEvent, peer::Peer, relays::Relays,
+    shared::Shared,
 };
 
 /// How long a connection may take to show that it lives before a new one is made.
 const POKE: Duration = Duration::from_millis(400);
 /// Both ends see a lane age at the same time; the one with the larger id waits for the other.
 const YIELD: Duration = Duration::from_secs(4);
-/// How often the interfaces are looked at.
+/// How often the clocks are compared, and the interfaces looked at where nothing reports changes.
 const LOOK: Duration = Duration::from_millis(300);
+/// What happens within this time after a change belongs to it.
+const SETTLE: Duration = Duration::from_millis(20);
 /// How often books are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -95,14 +98,30 @@ pub(crate) async fn run_sweeps(shared: Arc<Shared>) {
     }
 }
 
-/// Notices changes of this node's addresses.
+/// Notices changes of this node's addresses and routes, and that the machine has slept.
 pub(crate) async fn run_addresses(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(LOOK);
+    let interfaces = shared.addresses.interfaces();
+    let mut awake = Awake::default();
+    let mut looked = Instant::now();
     loop {
-        ticks.tick().await;
-        if shared.addresses.refresh() {
+        let changed = tokio::select! {
+            () = interfaces.changed() => {
+                // One change is many reports.
+                tokio::time::sleep(SETTLE).await;
+                true
+            }
+            () = tokio::time::sleep(LOOK) => !interfaces.reported(),
+        };
+        if let Some(slept) = awake.slept() {
+            tracing::info!(?slept, "the machine has slept");
+            shared.addresses.refresh();
+            shared.displaced();
+        } else if (changed || looked.elapsed() > SWEEP) && shared.addresses.refresh() {
             shared.readdressed();
+        } else if !changed {
+            continue;
         }
+        looked = Instant::now();
     }
 }
 

@@ -12,12 +12,14 @@
 //! `docs/golem-net.md` describes what nodes say to each other.
 
 mod addresses;
+mod awake;
 mod config;
 mod connection;
 mod control;
 mod endpoint;
 mod error;
 mod events;
+mod interfaces;
 mod lanes;
 mod link;
 mod mapped;

@@ -120,6 +120,13 @@ impl Net {
         self.shared().plane.local_addrs()
     }
 
+    /// The network under this node may have changed in a way that it does not notice by itself:
+    /// looks at its interfaces again, and has peers and relays look where it is now.
+    pub fn look_again(&self) {
+        self.shared().addresses.refresh();
+        self.shared().displaced();
+    }
+
     /// This node's addresses as other nodes see them, newest first.
     pub fn observed_addrs(&self) -> Vec<SocketAddr> {
         self.shared().addresses.observed()

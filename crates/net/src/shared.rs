@@ -121,13 +121,22 @@ impl Shared {
         }
     }
 
-    /// This node's own addresses changed.
-    pub(crate) fn readdressed(&self) {
+    /// This node's own addresses or routes changed.
+    pub(crate) fn readdressed(self: &Arc<Self>) {
         tracing::info!(addrs = ?self.addrs(), "this node's addresses changed");
+        self.displaced();
+    }
+
+    /// This node may be seen elsewhere now: peers are told, and what they saw before is forgotten.
+    pub(crate) fn displaced(self: &Arc<Self>) {
+        self.addresses.forget_observed();
         let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
         let engaged = |p: &&Arc<Peer>| p.path.active().is_some() && p.usable().is_some();
         for peer in peers.iter().filter(engaged) {
             peer.path.tell(|agent, now| agent.local_change(now));
+        }
+        for (relay, _) in self.relays.connected() {
+            Relays::doubt(self, relay);
         }
         self.tell_addrs();
     }

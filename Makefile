@@ -4,7 +4,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test build lint deny docs setup clean
+.PHONY: help demo test conformance build lint deny docs setup clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | column -t -s "$$(printf '\t')"
 
@@ -13,6 +13,10 @@ demo: setup build ## build, then run the main job end to end on this machine
 
 test: setup      ## run every test
 	$(CARGO) test --workspace --no-fail-fast
+
+conformance: setup ## run Golem's own clients, from their registries, against real daemons
+	$(CARGO) build -p gvpn -p gvpn-gftp
+	conformance/run.py $(CONFORMANCE_ARGS)
 
 build:           ## build the gvpn binary
 	$(CARGO) build --release -p gvpn

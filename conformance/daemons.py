@@ -18,23 +18,29 @@ class Daemon:
     def __init__(self, gvpn: Path, directory: Path, name: str, *options: str):
         self.name, self.directory = name, directory / name
         self.directory.mkdir(parents=True)
-        self.log = open(directory / f"{name}.log", "w")
-        self.process = subprocess.Popen(
-            [str(gvpn), "--data-dir", str(self.directory), *options],
-            stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env={**os.environ, "RUST_LOG": os.environ.get("RUST_LOG", "info,gvpn_node=debug")},
-        )
+        self._log = directory / f"{name}.log"
+        self._command = [str(gvpn), "--data-dir", str(self.directory), *options]
+        self.start()
+
+    def start(self):
+        (self.directory / "api.url").unlink(missing_ok=True)
+        with open(self._log, "a") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env={**os.environ, "RUST_LOG": os.environ.get("RUST_LOG", "info,gvpn_node=debug")},
+            )
 
     def ready(self):
         """Waits for the API; its URL and key."""
         deadline = time.monotonic() + PATIENCE
         url = self.directory / "api.url"
         while not url.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} did not start:\n{Path(self.log.name).read_text()[-2000:]}")
+            if not self.runs() or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.05)
         self.url = url.read_text().strip()
         self.key = (self.directory / "appkey").read_text().strip()
+        self.node_id = self.ask("GET", "/me")["identity"]
         return self
 
     def ask(self, method: str, path: str, body=None):
@@ -48,16 +54,22 @@ class Daemon:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()}") from None
 
+    def runs(self):
+        return self.process.poll() is None
+
+    def kill(self):
+        """As if the power went: no good-bye."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self):
-        if self.process.poll() is None:
+        if self.runs():
             self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                self.kill()
                 raise RuntimeError(f"{self.name} did not stop")
-        self.log.close()
 
 
 class World:
@@ -70,10 +82,13 @@ class World:
         os.chmod(tun, 0o666)
         relay = f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
         self.relay = self._start(gvpn, "relay", "relay", "--listen", relay)
-        common = ["--listen", "127.0.0.1:0", "--relay", relay, "--api", "127.0.0.1:0", "--tun", str(tun), "--workers", "1"]
-        self.requestor = self._start(gvpn, "requestor", "daemon", "--role", "requestor", *common)
+        common = ["--listen", "127.0.0.1:0", "--relay", relay, "--tun", str(tun), "--workers", "1"]
+        # A client that lives on after a restart finds the requestor where it was.
+        api = f"127.0.0.1:{free_port()}"
+        self.requestor = self._start(gvpn, "requestor", "daemon", "--role", "requestor", "--api", api, *common)
+        common += ["--role", "provider", "--api", "127.0.0.1:0"]
         self.providers = [
-            self._start(gvpn, f"provider{i}", "daemon", "--role", "provider", "--node-name", f"provider-{i}", *common)
+            self._start(gvpn, f"provider{i}", "daemon", "--node-name", f"provider-{i}", *common)
             for i in range(providers)
         ]
         for daemon in [self.requestor, *self.providers]:
@@ -83,6 +98,28 @@ class World:
         daemon = Daemon(gvpn, self.directory, name, *options)
         self.daemons.append(daemon)
         return daemon
+
+    def misfortune(self, words):
+        """What a program asks for, such as `restart requestor`."""
+        match words:
+            case ["restart", "requestor"]:
+                self.requestor.stop()
+                self.requestor.start()
+                self.requestor.ready()
+            case ["kill", node]:
+                next(p for p in self.providers if p.node_id == node).kill()
+            case ["start", "providers"]:
+                self.start_providers()
+            case _:
+                raise ValueError(f"unknown: {words}")
+
+    def start_providers(self):
+        """Starts those that were killed."""
+        dead = [p for p in self.providers if not p.runs()]
+        for provider in dead:
+            provider.start()
+        for provider in dead:
+            provider.ready()
 
     def leftovers(self):
         """What the providers still run, and documents that are not settled."""

@@ -5,8 +5,11 @@
     --providers N                   how many provider daemons (default 3)
     --keep                          leaves the directory with the logs
 
-Clients come from their registries into target/conformance; the binaries gvpn and gftp are to be built
-first: cargo build -p gvpn -p gvpn-gftp. Prints a line a check and ends with `N passed, M failed`.
+Clients come from their registries into ~/.cache/gvpn-conformance; the binaries gvpn and gftp are to be
+built first: cargo build -p gvpn -p gvpn-gftp. Prints a line a check and ends with `N passed, M failed`.
+
+A program prints `ok   WHAT` and `FAIL WHAT`. It may ask for a misfortune by a line `>> restart requestor`,
+`>> kill PROVIDER` (a node id) or `>> start providers`; it hears `done` on its standard input.
 """
 
 import argparse
@@ -15,49 +18,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import clients
 import daemons
 import image
 
 HERE = Path(__file__).resolve().parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
-CLIENTS = TARGET / "conformance"
-YAPAPI = "yapapi==0.13.1"
 TAG = "conformance/image:latest"
 PROGRAMS = [
     "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp",
-    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files",
+    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "golem-js/at-once",
+    "ya-client/all", "golem_vpn/tests",
 ]
 LIMIT = 400
 
 
-def install(programs):
-    CLIENTS.mkdir(parents=True, exist_ok=True)
-    if any(p.startswith("yapapi/") for p in programs) and not (CLIENTS / "venv/.done").exists():
-        print("installing yapapi", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", CLIENTS / "venv"], check=True)
-        subprocess.run([CLIENTS / "venv/bin/pip", "install", "-q", YAPAPI], check=True)
-        (CLIENTS / "venv/.done").touch()
-    if any(p.startswith("golem-js/") for p in programs):
-        shutil.copytree(HERE / "golem-js", CLIENTS / "golem-js", dirs_exist_ok=True)
-        if not (CLIENTS / "golem-js/node_modules").exists():
-            print("installing golem-js", flush=True)
-            subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=CLIENTS / "golem-js", check=True)
-
-
-def command(program):
-    client, name = program.split("/")
-    if client == "yapapi":
-        return [CLIENTS / "venv/bin/python", HERE / f"yapapi/{name}.py"]
-    if client == "golem-js":
-        return ["node", CLIENTS / f"golem-js/{name}.mjs"]
-    raise ValueError(f"no client {client}")
-
-
-def run(program, world, binaries, directory):
-    """Runs one program; the lines of its checks."""
+def environment(program, world, binaries, directory):
     requestor = world.requestor
     env = {
         **os.environ,
@@ -71,56 +51,64 @@ def run(program, world, binaries, directory):
         "CONFORMANCE_PORT": str(daemons.free_port()),
         "CONFORMANCE_SSH_KEY": str(directory / "ssh_key"),
         "CONFORMANCE_INSTANCES": str(min(3, len(world.providers))),
+        "CONFORMANCE_PROVIDERS": str(len(world.providers)),
+        "GOLEM_VPN_TEST_BIN": str(binaries),
         "CONFORMANCE_LOG": str(directory / f"{program.replace('/', '-')}.debug.log"),
     }
     env.pop("GVPN_API_URL", None)
     env.pop("GVPN_APPKEY", None)
-    log = directory / f"{program.replace('/', '-')}.log"
+    return env
+
+
+def run(program, world, binaries, directory):
+    """Runs one program; the lines of its checks."""
     start = time.monotonic()
-    with open(log, "w") as out:
-        process = subprocess.Popen(
-            [str(c) for c in command(program)], env=env, stdout=out, stderr=subprocess.STDOUT, cwd=directory,
-        )
-        try:
-            code = process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            code = "timeout"
-    text = log.read_text(errors="replace")
-    lines = [line for line in text.splitlines() if line.startswith(("ok   ", "FAIL "))]
+    env = environment(program, world, binaries, directory)
+    process = subprocess.Popen(
+        [str(c) for c in clients.command(program)], env=env, cwd=directory, text=True, errors="replace",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    limit = threading.Timer(LIMIT, process.kill)
+    limit.start()
+    output = []
+    with open(directory / f"{program.replace('/', '-')}.log", "w") as log:
+        for line in process.stdout:
+            log.write(line)
+            output.append(line.rstrip("\n"))
+            if line.startswith(">> "):
+                world.misfortune(line[3:].split())
+                process.stdin.write("done\n")
+                process.stdin.flush()
+    code = process.wait()
+    in_time = limit.is_alive()
+    limit.cancel()
+    lines = [line for line in output if line.startswith(("ok   ", "FAIL "))]
     if code != 0:
-        lines.append(f"FAIL exit {code}; the end of its output:\n{text[-3000:]}")
+        end = "\n".join(output)[-3000:]
+        what = f"exit {code}" if in_time else f"it was not done in {LIMIT} s"
+        lines.append(f"FAIL {what}; the end of its output:\n{end}")
     if not lines:
         lines.append("FAIL it checked nothing")
     seconds = time.monotonic() - start
-    deadline = time.monotonic() + 20
-    while (left := world.leftovers()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    lines.append("FAIL left behind: " + ", ".join(left) if left else "ok   nothing is left behind")
+    world.start_providers()
+    lines.append(left_behind(world))
     return lines, seconds
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", nargs="*", default=PROGRAMS)
-    parser.add_argument("--providers", type=int, default=3)
-    parser.add_argument("--keep", action="store_true")
-    options = parser.parse_args()
-    unknown = set(options.programs) - set(PROGRAMS)
-    if unknown:
-        parser.error(f"no such program: {', '.join(unknown)}; there are: {', '.join(PROGRAMS)}")
-    binaries = next((d for d in [TARGET / "release", TARGET / "debug"] if (d / "gvpn").exists() and (d / "gftp").exists()), None)
-    if binaries is None:
-        sys.exit(f"build the binaries first: cargo build -p gvpn -p gvpn-gftp (looked in {TARGET})")
-    install(options.programs)
-    directory = Path(tempfile.mkdtemp(prefix="gvpn-conformance-"))
+def left_behind(world):
+    deadline = time.monotonic() + 20
+    while (left := world.leftovers()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return "FAIL left behind: " + ", ".join(left) if left else "ok   nothing is left behind"
+
+
+def run_all(options, binaries, directory):
+    """Runs the programs against a world of their own; how many checks passed and failed."""
     passed = failed = 0
-    world = None
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "ssh_key"], check=True)
+    tar = image.build(directory)
+    world = daemons.World(binaries / "gvpn", directory, options.providers)
     try:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "ssh_key"], check=True)
-        tar = image.build(directory)
-        world = daemons.World(binaries / "gvpn", directory, options.providers)
         imported = world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": TAG})
         world.image = f"hash:sha3:{imported['sha3']}:{world.requestor.url}/registry/download/{imported['sha3']}"
         for program in options.programs:
@@ -131,8 +119,33 @@ def main():
                 passed += line.startswith("ok")
                 failed += line.startswith("FAIL")
     finally:
-        if world:
-            world.stop()
+        world.stop()
+    return passed, failed
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", default=PROGRAMS)
+    parser.add_argument("--providers", type=int, default=3)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    unknown = set(options.programs) - set(PROGRAMS)
+    if unknown:
+        parser.error(f"no such program: {', '.join(unknown)}; there are: {', '.join(PROGRAMS)}")
+    return options
+
+
+def main():
+    options = arguments()
+    found = (d for d in [TARGET / "release", TARGET / "debug"] if (d / "gvpn").exists() and (d / "gftp").exists())
+    binaries = next(found, None)
+    if binaries is None:
+        sys.exit(f"build the binaries first: cargo build -p gvpn -p gvpn-gftp (looked in {TARGET})")
+    clients.install(options.programs)
+    directory = Path(tempfile.mkdtemp(prefix="gvpn-conformance-"))
+    try:
+        passed, failed = run_all(options, binaries, directory)
+    finally:
         if options.keep:
             print(f"logs: {directory}")
         else:

@@ -1,4 +1,4 @@
-"""What the programs of this directory share: the image, and an orderly end."""
+"""What the programs of this directory share: services on the test image, and an orderly end."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from datetime import timedelta
 from yapapi import Golem
 from yapapi.log import enable_default_logger
 from yapapi.payload import vm
+from yapapi.services import ServiceState
 
 TAG = os.environ["CONFORMANCE_IMAGE_TAG"]
 REGISTRY = os.environ["GOLEM_REGISTRY_URL"]
@@ -23,6 +24,37 @@ async def image():
         min_storage_gib=0.5,
         capabilities=[vm.VM_CAPS_VPN],
     )
+
+
+class OnImage:
+    """A service on the test image, which runs shell commands when it starts."""
+
+    @staticmethod
+    async def get_payload():
+        return await image()
+
+    def commands(self):
+        return []
+
+    async def start(self):
+        async for script in super().start():
+            yield script
+        script = self._ctx.new_script()
+        for command in self.commands():
+            script.run("/bin/sh", "-c", command)
+        yield script
+
+
+def running(cluster):
+    return [i for i in cluster.instances if i.state == ServiceState.running]
+
+
+async def stop(*clusters):
+    """Stops services, the last first, until nothing of them is left."""
+    for cluster in reversed(clusters):
+        cluster.stop()
+    for cluster in clusters:
+        await until("all instances end", lambda: all(not i.is_available for i in cluster.instances))
 
 
 def golem():

@@ -5,7 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from common import READY, check, golem, image, main, until
+from common import check, golem, image, main, until
 from yapapi.services import Service, ServiceState
 
 SIZE = 3_000_017

@@ -3,34 +3,29 @@
 import asyncio
 import os
 
-from common import check, golem, image, main, until
+from common import OnImage, check, golem, main, running, stop, until
 from yapapi.contrib.service.socket_proxy import SocketProxy, SocketProxyService
-from yapapi.services import ServiceState
 
 PORT = int(os.environ["CONFORMANCE_PORT"])
 KEY = os.environ["CONFORMANCE_SSH_KEY"]
 
 
-class Ssh(SocketProxyService):
+class Ssh(OnImage, SocketProxyService):
     remote_port = 22
 
     def __init__(self, proxy):
         super().__init__()
         self.proxy = proxy
 
-    @staticmethod
-    async def get_payload():
-        return await image()
+    def commands(self):
+        with open(f"{KEY}.pub") as f:
+            key = f.read().strip()
+        yield f"mkdir -p /root/.ssh && echo '{key}' > /root/.ssh/authorized_keys && chmod -R go-rwx /root/.ssh"
+        yield "/etc/start-sshd"
 
     async def start(self):
         async for script in super().start():
             yield script
-        script = self._ctx.new_script()
-        with open(f"{KEY}.pub") as f:
-            key = f.read().strip()
-        script.run("/bin/sh", "-c", f"mkdir -p /root/.ssh && echo '{key}' > /root/.ssh/authorized_keys && chmod -R go-rwx /root/.ssh")
-        script.run("/bin/sh", "-c", "/etc/start-sshd")
-        yield script
         server = await self.proxy.run_server(self, self.remote_port)
         self.local = server.local_port
 
@@ -55,9 +50,8 @@ async def program():
             cluster = await g.run_service(
                 Ssh, network=network, instance_params=[{"proxy": proxy} for _ in range(2)]
             )
-            running = lambda: [i for i in cluster.instances if i.state == ServiceState.running]
-            await until("both instances run", lambda: len(running()) == 2)
-            first, second = running()
+            await until("both instances run", lambda: len(running(cluster)) == 2)
+            first, second = running(cluster)
             ip = second.network_node.ip
             out = await ssh(first.local, f"echo inside; hostname -i; ping -c 2 -w 10 {ip}")
             check("ssh runs a command in the payload", out.startswith("inside"))
@@ -66,8 +60,7 @@ async def program():
             bulk = await ssh(second.local, f"head -c {size} /dev/zero | tr '\\0' x; echo; echo end")
             check("bulk comes through whole", bulk == "x" * size + "\nend\n")
             await proxy.stop()
-            cluster.stop()
-            await until("all instances end", lambda: all(not i.is_available for i in cluster.instances))
+            await stop(cluster)
     check("everything is torn down", True)
 
 

@@ -1,50 +1,29 @@
 """A database on one provider; a web application on another reaches it by its VPN address; the
 requestor publishes the application locally."""
 
-import asyncio
 import os
 
 import aiohttp
-from common import check, golem, image, main, until
+from common import OnImage, check, golem, main, running, stop, until
 from yapapi.contrib.service.http_proxy import HttpProxyService, LocalHttpProxy
-from yapapi.services import Service, ServiceState
+from yapapi.services import Service
 
 PORT = int(os.environ["CONFORMANCE_PORT"])
 
 
-class Db(Service):
-    @staticmethod
-    async def get_payload():
-        return await image()
-
-    async def start(self):
-        async for script in super().start():
-            yield script
-        script = self._ctx.new_script()
+class Db(OnImage, Service):
+    def commands(self):
         # A line protocol is database enough: what is stored is what was sent last.
-        script.run("/bin/sh", "-c", "/etc/start-db 5432")
-        yield script
+        yield "/etc/start-db 5432"
 
 
-class App(HttpProxyService):
+class App(OnImage, HttpProxyService):
     def __init__(self, db):
         super().__init__(remote_port=5000)
         self.db = db
 
-    @staticmethod
-    async def get_payload():
-        return await image()
-
-    async def start(self):
-        async for script in super().start():
-            yield script
-        script = self._ctx.new_script()
-        script.run("/bin/sh", "-c", f"/etc/start-app 5000 {self.db} 5432")
-        yield script
-
-
-def up(cluster):
-    return [i for i in cluster.instances if i.state == ServiceState.running]
+    def commands(self):
+        yield f"/etc/start-app 5000 {self.db} 5432"
 
 
 async def program():
@@ -52,10 +31,10 @@ async def program():
         network = await g.create_network("192.168.0.1/24")
         async with network:
             db = await g.run_service(Db, network=network)
-            await until("the database runs", lambda: up(db))
-            address = up(db)[0].network_node.ip
+            await until("the database runs", lambda: running(db))
+            address = running(db)[0].network_node.ip
             app = await g.run_service(App, network=network, instance_params=[{"db": address}])
-            await until("the application runs", lambda: up(app))
+            await until("the application runs", lambda: running(app))
             proxy = LocalHttpProxy(app, PORT)
             await proxy.run()
             async with aiohttp.ClientSession() as session:
@@ -67,9 +46,7 @@ async def program():
                     text = await response.text()
                     check(f"and reads back over the VPN ({text})", "hello-from-golem" in text)
             await proxy.stop()
-            app.stop()
-            db.stop()
-            await until("all instances end", lambda: not up(app) and not up(db))
+            await stop(db, app)
     check("everything is torn down", True)
 
 

@@ -28,6 +28,8 @@ def world():
         try:
             tar = image.build(directory)
             world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": TAG})
+            # What the example of the README asks for.
+            world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": "golem/alpine:latest"})
             yield world
         finally:
             world.stop()

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Event, ReceivedDatagram,
+    carrier::{Carriers, Waiting},
     counters::Counters,
     forward::Forwarder,
     peer::{LaneTable, Slot},
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) closed: Mutex<Vec<u64>>,
     pub(crate) start: Instant,
     pub(crate) forward: Forwarder,
+    pub(crate) carriers: Carriers,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct WorkerState {
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) counters: Counters,
     pub(crate) releases: Mutex<Vec<Arc<Slot>>>,
+    /// What carriers brought.
+    pub(crate) arrivals: Mutex<Waiting>,
 }
 
 impl Core {
@@ -62,6 +66,7 @@ impl Core {
             closed: Mutex::default(),
             start: Instant::now(),
             forward: Forwarder::default(),
+            carriers: Carriers::default(),
             events,
         }
     }

@@ -28,6 +28,10 @@ impl Counters {
         self.own[reason as usize].fetch_add(packets, Relaxed);
     }
 
+    pub(crate) fn get(&self, reason: Drop) -> u64 {
+        self.own[reason as usize].load(Relaxed)
+    }
+
     pub(crate) fn switch_drop(&self, reason: DropReason, packets: u64) {
         if let Some(counter) = self.switch.get(reason as usize) {
             counter.fetch_add(packets, Relaxed);

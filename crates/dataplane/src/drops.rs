@@ -70,6 +70,10 @@ drops! {
     ProbeFlood = "probe_flood",
     /// The queue towards the QUIC lane is full.
     DatagramQueueFull = "datagram_queue_full",
+    /// A datagram that waited too long, or behind too many, for a carrier such as a TLS stream.
+    CarrierFull = "carrier_full",
+    /// A datagram for a carrier that has ended.
+    CarrierGone = "carrier_gone",
 }
 
 pub(crate) const COUNT: usize = Drop::ALL.len();

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use gvpn_path::carrier_id;
 use parking_lot::RwLock;
 
 use crate::{
@@ -77,6 +78,8 @@ impl Meter {
 pub struct End {
     /// Where the client is, if that is known.
     pub addr: Option<SocketAddr>,
+    /// Where it was before: what still comes from there is not lost while it moves.
+    pub former: Option<SocketAddr>,
     /// What the client may send.
     pub meter: Arc<Meter>,
 }
@@ -86,6 +89,14 @@ struct Session {
     ends: [End; 2],
     packets: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl Session {
+    fn end_at(&self, from: SocketAddr) -> Option<usize> {
+        let ends = &self.ends;
+        let now = ends.iter().position(|end| end.addr == Some(from));
+        now.or_else(|| ends.iter().position(|end| end.former == Some(from)))
+    }
 }
 
 /// The sessions that a relay forwards.
@@ -188,8 +199,7 @@ impl Forwarder {
     ) -> Result<SocketAddr, Drop> {
         let shard = self.shard(session).read();
         let known = shard.get(&session).ok_or(Drop::UnknownSession)?;
-        let at =
-            known.ends.iter().position(|end| end.addr == Some(from)).ok_or(Drop::UnknownSession)?;
+        let at = known.end_at(from).ok_or(Drop::UnknownSession)?;
         if !known.ends[at].meter.admit(cx.nanos, bytes) {
             return Err(Drop::RelayLimit);
         }
@@ -201,6 +211,7 @@ impl Forwarder {
 
     fn send(&self, cx: &Context<'_>, to: SocketAddr, run: &[u8], message: &Message, packets: u64) {
         let sent = match cx.socket(to) {
+            _ if carrier_id(to).is_some() => cx.carry(to, run, message.stride),
             Some(socket) => socket.send(to, run, message.stride, message.ecn),
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         };
@@ -222,13 +233,16 @@ impl Forwarder {
         if self.complaints.0.swap(second, Relaxed) != second {
             self.complaints.1.store(0, Relaxed);
         }
-        if self.complaints.1.fetch_add(1, Relaxed) < COMPLAINTS
-            && let Some(socket) = cx.socket(to)
-        {
-            let message = control_message(CONTROL_UNKNOWN_SESSION, session);
-            // If it is lost, the next datagram causes another.
-            let _ = socket.send(to, &message, message.len(), 0);
+        if self.complaints.1.fetch_add(1, Relaxed) >= COMPLAINTS {
+            return;
         }
+        let message = control_message(CONTROL_UNKNOWN_SESSION, session);
+        // If it is lost, the next datagram causes another.
+        let _ = match cx.socket(to) {
+            _ if carrier_id(to).is_some() => cx.carry(to, &message, message.len()),
+            Some(socket) => socket.send(to, &message, message.len(), 0),
+            None => Ok(()),
+        };
     }
 
     fn shard(&self, session: u32) -> &RwLock<HashMap<u32, Session>> {

@@ -12,6 +12,7 @@
 
 mod attach;
 mod capture;
+mod carrier;
 mod config;
 mod control;
 mod core;
@@ -26,6 +27,7 @@ mod message;
 mod network;
 mod nic;
 mod pace;
+mod paced;
 mod peer;
 mod plane;
 mod poll;
@@ -39,6 +41,7 @@ mod worker;
 
 pub use attach::{AttachError, Nic, PortId, PortSpec};
 pub use capture::{Capture, CaptureSpec, Captured};
+pub use carrier::{Carried, Carrier};
 pub use config::{Config, Offloads, StartError};
 pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
 pub use drops::Drop;

@@ -13,15 +13,16 @@ use std::{
 };
 
 use gvpn_model::{NetworkId, NodeId};
-use gvpn_path::Hop;
+use gvpn_path::{Hop, carrier_id};
 use gvpn_session::{HEADER_LEN, OVERHEAD, write_header};
 use gvpn_switch::Table;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::{
-    AttachError, Capture, CaptureSpec, Config, Datagram, DatagramReceiver, Event, Forwarder,
-    LaneSpec, Nic, Offloads, PeerActivity, PortId, PortSpec, Route, SendError, StartError, Stats,
+    AttachError, Capture, CaptureSpec, Carrier, Config, Datagram, DatagramReceiver, Event,
+    Forwarder, LaneSpec, Nic, Offloads, PeerActivity, PortId, PortSpec, Route, SendError,
+    StartError, Stats,
     control::{Control, lane_stats},
     core::{Core, WorkerState},
     counters::Counters,
@@ -168,8 +169,11 @@ impl DataPlane {
     /// `WouldBlock` when the socket is full, or what the system said.
     pub fn send_datagram(&self, datagram: &Datagram<'_>) -> io::Result<()> {
         let to = datagram.hop.wire_addr();
-        let socket = self.shared.socket(to).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let size = datagram.segment_size.unwrap_or(datagram.contents.len()).max(1);
+        if carrier_id(to).is_some() {
+            return self.carry_datagram(to, datagram, size);
+        }
+        let socket = self.shared.socket(to).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let Hop::Relay { session, .. } = datagram.hop else {
             return datagram
                 .contents
@@ -177,11 +181,34 @@ impl DataPlane {
                 .try_for_each(|chunk| socket.send(to, chunk, size, datagram.ecn));
         };
         datagram.contents.chunks(size).try_for_each(|chunk| {
-            let mut wrapped = vec![0; RELAY_HEADER + chunk.len()];
-            write_relay_header(&mut wrapped, session);
-            wrapped[RELAY_HEADER..].copy_from_slice(chunk);
+            let wrapped = wrap(session, chunk);
             socket.send(to, &wrapped, wrapped.len(), datagram.ecn)
         })
+    }
+
+    fn carry_datagram(
+        &self,
+        to: SocketAddr,
+        datagram: &Datagram<'_>,
+        size: usize,
+    ) -> io::Result<()> {
+        let core = &self.shared.core;
+        let (_, nanos) = core.now();
+        let cx = (&core.workers[0].counters, nanos);
+        datagram.contents.chunks(size).try_for_each(|chunk| {
+            let Hop::Relay { session, .. } = datagram.hop else {
+                return core.carriers.send(cx, to, chunk, chunk.len());
+            };
+            let wrapped = wrap(session, chunk);
+            core.carriers.send(cx, to, &wrapped, wrapped.len())
+        })
+    }
+
+    /// Opens a carrier: a way for datagrams that is not a UDP socket.
+    pub fn open_carrier(&self) -> Carrier {
+        let core = &self.shared.core;
+        // The number cannot be guessed, so that nobody can name another's carrier as an address.
+        Carrier::open(core, rand::random())
     }
 
     /// Seals a control message on the peer lane and sends it on one hop.
@@ -269,6 +296,14 @@ impl Core {
     }
 }
 
+/// A datagram with a relay's header.
+fn wrap(session: u32, datagram: &[u8]) -> Vec<u8> {
+    let mut wrapped = vec![0; RELAY_HEADER + datagram.len()];
+    write_relay_header(&mut wrapped, session);
+    wrapped[RELAY_HEADER..].copy_from_slice(datagram);
+    wrapped
+}
+
 /// Runs a thread until the data plane stops. A panic, which would be a mistake of ours, costs what
 /// the thread had in hand and no more.
 fn run_worker(core: &Arc<Core>, index: usize) {
@@ -314,7 +349,13 @@ fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, Sta
         poll.add_socket(socket.raw(), sockets.len()).map_err(StartError::Thread)?;
         sockets.push(socket);
     }
-    Ok(WorkerState { poll, sockets, counters: Counters::default(), releases: Mutex::default() })
+    Ok(WorkerState {
+        poll,
+        sockets,
+        counters: Counters::default(),
+        releases: Mutex::default(),
+        arrivals: Mutex::default(),
+    })
 }
 
 /// Makes sure that no other program holds the ports asked for: sockets that share an address with

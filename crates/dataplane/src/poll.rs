@@ -73,9 +73,28 @@ impl Poll {
 
     /// Brings events: sleeps until there are some, or looks only. Returns whether there are any.
     pub(crate) fn wait(&self, sleep: bool, ready: &mut Vec<Ready>) -> io::Result<bool> {
+        self.bring(if sleep { EpollTimeout::NONE } else { EpollTimeout::ZERO }, ready)
+    }
+
+    /// The same, but sleeps until the time `due` (nanoseconds) at the latest; then it says yes.
+    pub(crate) fn wait_until(
+        &self,
+        sleep: bool,
+        due: u64,
+        now: impl Fn() -> u64,
+        ready: &mut Vec<Ready>,
+    ) -> io::Result<bool> {
+        let millis = due.saturating_sub(now()).div_ceil(1_000_000).min(60_000);
+        let timeout = match u16::try_from(millis) {
+            Ok(millis) if sleep => EpollTimeout::from(millis),
+            _ => EpollTimeout::ZERO,
+        };
+        Ok(self.bring(timeout, ready)? || now() >= due)
+    }
+
+    fn bring(&self, timeout: EpollTimeout, ready: &mut Vec<Ready>) -> io::Result<bool> {
         ready.clear();
         let mut events = [EpollEvent::empty(); EVENTS];
-        let timeout = if sleep { EpollTimeout::NONE } else { EpollTimeout::ZERO };
         let n = match self.epoll.wait(&mut events, timeout) {
             Err(nix::errno::Errno::EINTR) => 0,
             other => other?,

@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicI64, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -47,6 +47,8 @@ pub(crate) struct Port {
     uso: AtomicBool,
     armed: AtomicBool,
     solicited: AtomicU64,
+    /// What it sent beyond its share in its last turn, in bytes. Its own thread's.
+    pub(crate) overdrawn: AtomicI64,
     pub(crate) packets_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) packets_out: AtomicU64,
@@ -74,6 +76,7 @@ impl Port {
             poll,
             armed: AtomicBool::new(false),
             solicited: zero(),
+            overdrawn: AtomicI64::new(0),
             packets_in: zero(),
             bytes_in: zero(),
             packets_out: zero(),
@@ -263,4 +266,13 @@ pub(crate) fn packets_in(hdr: &VnetHdr, bytes: &[u8]) -> u64 {
         }
         _ => 1,
     }
+}
+
+/// How many bytes a packet or super-packet that stands for `packets` will be, headers and all.
+pub(crate) fn bytes_on_wire(bytes: &[u8], packets: u64) -> u64 {
+    let headers = match packets {
+        1 => 0,
+        _ => Packet::parse(bytes).map_or(0, |outline| outline.payload_at),
+    };
+    bytes.len() as u64 + (packets - 1) * headers as u64
 }

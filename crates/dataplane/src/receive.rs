@@ -10,9 +10,11 @@ use gvpn_packet::{Checksum, Coalescer, MAX_RUN, Packet, Placed};
 use gvpn_path::Hop;
 use gvpn_session::{DataHeader, HEADER_LEN, ReplayError, TAG_LEN, TYPE_DATA};
 use gvpn_switch::{DropReason, NodeIx, Verdict};
+use parking_lot::Mutex;
 
 use crate::{
     Drop, Event, ReceivedDatagram,
+    carrier::Waiting,
     fragment::{self, Outcome},
     message::{PARTIAL, QUIC_BIT, RELAY_HEADER, TYPE_RELAY_CONTROL, TYPE_RELAYED, relayed},
     network::{State, Target},
@@ -107,10 +109,36 @@ impl Receive {
         let full = received == self.batch;
         let bytes: usize = self.messages.iter().map(|message| message.len).sum();
         self.batch = if bytes / received.max(1) < SMALL { RECEIVE_BATCH } else { 1 };
+        self.handle(cx, scratch);
+        Ok(full)
+    }
+
+    /// Handles what carriers brought.
+    pub(crate) fn carried(
+        &mut self,
+        cx: &Context<'_>,
+        arrivals: &Mutex<Waiting>,
+        scratch: &mut Scratch,
+    ) {
+        loop {
+            self.messages.clear();
+            for slot in self.buffer.chunks_exact_mut(MAX_DATAGRAM).take(RECEIVE_BATCH) {
+                let Some((from, batch)) = arrivals.lock().pop() else { break };
+                let len = batch.contents.len().min(MAX_DATAGRAM);
+                slot[..len].copy_from_slice(&batch.contents[..len]);
+                self.messages.push(Message { from, len, stride: batch.stride.max(1), ecn: 0 });
+            }
+            if self.messages.is_empty() {
+                return;
+            }
+            self.handle(cx, scratch);
+        }
+    }
+
+    fn handle(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
         self.sort_out(cx);
         self.open(cx);
         self.deliver_all(cx, scratch);
-        Ok(full)
     }
 
     /// Tells data messages from QUIC.
@@ -370,7 +398,8 @@ impl Receive {
             Ports::Many(ports) => ports,
         };
         let run = &self.coalescer.runs()[index];
-        let (bytes, packets) = (run.len() as u64, run.count() as u64);
+        let packets = run.count() as u64;
+        let bytes = run.len() as u64 + (packets - 1) * run.header_len() as u64;
         let head = &buffer[run.at()..run.at() + run.header_len()];
         if !state.table.admit(head, &goal.verdict, bytes, packets, cx.nanos) {
             cx.counters.switch_drop(DropReason::RateLimited, packets);

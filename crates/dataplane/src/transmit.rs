@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use gvpn_packet::{
     Packet, Segments, Transport, VnetHdr, clamp_mss, complete_checksum, transport_is_valid,
 };
-use gvpn_path::Hop;
+use gvpn_path::{Hop, carrier_id};
 use gvpn_session::{HEADER_LEN, OVERHEAD, TAG_LEN, write_header};
 
 use crate::{
@@ -41,6 +41,11 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Hands datagrams to a carrier.
+    pub(crate) fn carry(&self, to: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
+        self.core.carriers.send((self.counters, self.nanos), to, bytes, segment)
+    }
+
     pub(crate) fn socket(&self, to: SocketAddr) -> Option<&UdpSocket> {
         self.sockets.iter().find(|socket| socket.local_addr().is_ipv4() == to.is_ipv4())
     }
@@ -123,6 +128,7 @@ impl Transmit {
         let (Some(lane), Some(route)) = (self.lane.take(), self.route) else { return };
         let to = route.hop.wire_addr();
         let result = match cx.socket(to) {
+            _ if carrier_id(to).is_some() => cx.carry(to, &self.out[..self.len], self.segment),
             Some(socket) => send(socket, to, &self.out[..self.len], self.segment),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         };

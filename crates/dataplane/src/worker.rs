@@ -5,8 +5,8 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use gvpn_packet::{MAX_PACKET, VnetHdr};
-use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction, ethernet::FrameIn};
+use gvpn_packet::{MAX_PACKET, Segments, VnetHdr};
+use gvpn_switch::{DropReason, MemberIx, Pacing, Verdict, capture::Direction, ethernet::FrameIn};
 
 use crate::{
     Drop, Event,
@@ -14,14 +14,17 @@ use crate::{
     network::{State, Target, addresses},
     nic::ethernet::MAX_FRAME,
     pace::Pace,
+    paced::{Beside, Paced, Turn},
     poll::{EVENTS, Ready},
-    port::{Owner, Port, Scratch, packets_in},
+    port::{Owner, Port, Scratch, bytes_on_wire, packets_in},
     receive::Receive,
     transmit::{Context, Outcome, Transmit},
 };
 
 /// How many packets or super-packets a port may send before others get their turn.
 const PORT_TURN: usize = 64;
+/// How many bytes a port may send where others wait (deficit round robin): a few super-packets.
+const PORT_SHARE: i64 = 256 * 1024;
 /// How many receives a socket gets before others get their turn.
 const SOCKET_TURN: usize = 8;
 
@@ -30,7 +33,7 @@ const ETHERNET_HEADER: usize = 14;
 /// Memory of one thread's buffers.
 const BUDGET: usize = 2 << 20;
 const _: () = assert!(
-    crate::udp::MAX_DATAGRAM * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 5 * MAX_PACKET
+    crate::udp::MAX_DATAGRAM * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 6 * MAX_PACKET
         <= BUDGET
 );
 
@@ -42,6 +45,8 @@ pub(crate) struct Worker {
     transmit: Transmit,
     scratch: Scratch,
     packet: Box<[u8]>,
+    cut: Box<[u8]>,
+    paced: Paced,
 }
 
 impl Worker {
@@ -53,6 +58,8 @@ impl Worker {
             transmit: Transmit::default(),
             scratch: Scratch::default(),
             packet: vec![0; MAX_FRAME].into_boxed_slice(),
+            cut: vec![0; MAX_PACKET].into_boxed_slice(),
+            paced: Paced::default(),
         }
     }
 
@@ -63,8 +70,14 @@ impl Worker {
         let mut ready = Vec::with_capacity(EVENTS);
         let mut pace = Pace::default();
         while !core.stop.load(Relaxed) {
-            let waited =
-                pace.wait(|| core.start.elapsed(), |sleep| me.poll.wait(sleep, &mut ready));
+            let due = self.paced.next();
+            let waited = pace.wait(
+                || core.start.elapsed(),
+                |sleep| match due {
+                    None => me.poll.wait(sleep, &mut ready),
+                    Some(due) => me.poll.wait_until(sleep, due, || core.now().1, &mut ready),
+                },
+            );
             if let Err(error) = waited {
                 tracing::error!(%error, "a data-plane thread cannot wait for events and ends");
                 return;
@@ -72,13 +85,18 @@ impl Worker {
             let (now, nanos) = core.now();
             let cx =
                 Context { core: &core, sockets: &me.sockets, counters: &me.counters, now, nanos };
+            self.run_paced(&cx);
+            let rivals = ready.iter().filter(|event| matches!(event, Ready::Port(_))).count() > 1;
             for event in &ready {
                 match event {
-                    Ready::Wake => self.release(&cx, std::mem::take(&mut *me.releases.lock())),
+                    Ready::Wake => {
+                        self.release(&cx, std::mem::take(&mut *me.releases.lock()));
+                        self.receive.carried(&cx, &me.arrivals, &mut self.scratch);
+                    }
                     Ready::Socket(index) => self.socket(&cx, *index),
                     Ready::Port(id) => {
                         if let Some(port) = core.ports.load().get(id).cloned() {
-                            self.port(&cx, &port);
+                            self.port(&cx, &port, rivals);
                         }
                     }
                 }
@@ -112,16 +130,57 @@ impl Worker {
         self.transmit.flush(cx);
     }
 
-    /// Moves what a vNIC has to send.
-    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>) {
+    /// Sends what members were not allowed to send before now.
+    fn run_paced(&mut self, cx: &Context<'_>) {
+        if self.paced.next().is_none() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.packet);
+        while let Some(port) = self.paced.ready(cx.nanos) {
+            let state = port.network.state.load();
+            let from = state.as_deref().and_then(|state| state.member(port.owner));
+            let (Some(state), Some(from), true) =
+                (state.as_deref(), from, cx.core.ports.load().contains_key(&port.id.0))
+            else {
+                cx.counters.drop(Drop::NotAMember, self.paced.forget(&port, &mut buffer));
+                continue;
+            };
+            let pacing = state.table.pacing(from);
+            loop {
+                match self.paced.take(&port, pacing.as_ref(), cx.nanos, &mut buffer) {
+                    Turn::Send(Beside { hdr, packets }, len) => {
+                        let packet = &mut buffer[..len];
+                        if let Some(pacing) = &pacing {
+                            pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
+                        }
+                        self.forward(cx, &port, state, from, &hdr, packet, packets);
+                    }
+                    Turn::Drop(packets) => {
+                        cx.counters.switch_drop(DropReason::RateLimited, packets);
+                    }
+                    Turn::Wait => break,
+                }
+            }
+        }
+        self.packet = buffer;
+        self.transmit.flush(cx);
+    }
+
+    /// Moves what a vNIC has to send: a fair share of it where others have something to send too.
+    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>, rivals: bool) {
         let state = port.network.state.load();
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
+        let mut left = if rivals { PORT_SHARE - port.overdrawn.load(Relaxed) } else { i64::MAX };
         for _ in 0..PORT_TURN {
+            if left <= 0 {
+                break;
+            }
             match port.nic.read(&mut buffer) {
                 Ok(Some((hdr, packet))) => match (state.as_deref(), from) {
                     (Some(state), Some(from)) => {
+                        left -= packet.len() as i64;
                         if let Some(packet) = unwrap(cx, port, state, from, packet) {
                             self.packet_in(cx, port, state, from, &hdr, packet);
                         }
@@ -137,6 +196,7 @@ impl Worker {
                 }
             }
         }
+        port.overdrawn.store((-left).max(0), Relaxed);
         self.packet = buffer;
         self.transmit.flush(cx);
     }
@@ -156,6 +216,59 @@ impl Worker {
         if port.network.captures.any() {
             port.network.captures.note(Direction::Outbound, &[IoSlice::new(packet)]);
         }
+        if let Some(pacing) = state.table.pacing(from) {
+            return self.limited(cx, port, state, from, pacing, hdr, packet);
+        }
+        self.forward(cx, port, state, from, hdr, packet, packets);
+    }
+
+    /// A packet of a member with a limit; a large super-packet is cut where the limit is small.
+    #[allow(clippy::too_many_arguments)]
+    fn limited(
+        &mut self,
+        cx: &Context<'_>,
+        port: &Arc<Port>,
+        state: &State,
+        from: MemberIx,
+        pacing: Pacing<'_>,
+        hdr: &VnetHdr,
+        packet: &mut [u8],
+    ) {
+        if let (true, Ok(Some(segments))) =
+            (pacing.cuts(packet.len()), Segments::new(hdr, packet, usize::MAX))
+        {
+            let mut cut = std::mem::take(&mut self.cut);
+            for index in 0..segments.count() {
+                let len = segments.write_packet(index, &mut cut);
+                self.in_turn(cx, port, state, from, pacing, &VnetHdr::default(), &mut cut[..len]);
+            }
+            self.cut = cut;
+            return;
+        }
+        self.in_turn(cx, port, state, from, pacing, hdr, packet);
+    }
+
+    /// Sends a packet, or keeps it until its turn.
+    #[allow(clippy::too_many_arguments)]
+    fn in_turn(
+        &mut self,
+        cx: &Context<'_>,
+        port: &Arc<Port>,
+        state: &State,
+        from: MemberIx,
+        pacing: Pacing<'_>,
+        hdr: &VnetHdr,
+        packet: &mut [u8],
+    ) {
+        let packets = packets_in(hdr, packet);
+        if self.paced.must_wait(port, &pacing, cx.nanos) {
+            let beside = Beside { hdr: *hdr, packets };
+            if !self.paced.hold(port, &pacing, beside, packet, cx.nanos) {
+                cx.counters.switch_drop(DropReason::RateLimited, packets);
+            }
+            return;
+        }
+        pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
         self.forward(cx, port, state, from, hdr, packet, packets);
     }
 

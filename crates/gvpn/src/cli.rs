@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    commands::{activity, agreement, gate, inside, keys, look, member, net, node, rule, status},
+    commands::{
+        activity, agreement, gate, image, inside, keys, look, member, net, node, provider, rule,
+        status,
+    },
     context::Common,
     daemon, demo,
     failure::{Failure, Outcome},
@@ -68,6 +71,12 @@ enum Command {
     Exec(inside::Exec),
     /// A shell of this machine inside a network.
     Shell(inside::Shell),
+    /// What this node offers: price lists, and whom it works for.
+    #[command(subcommand)]
+    Provider(provider::Provider),
+    /// Images that the daemon serves to providers.
+    #[command(subcommand)]
+    Image(image::Image),
     /// App keys of the daemon.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -132,6 +141,8 @@ async fn ask(common: Common, command: Command) -> Outcome {
         Command::Ssh(ssh) => ssh.run(&context, &common).await,
         Command::Exec(exec) => exec.run(&context).await,
         Command::Shell(shell) => shell.run(&context).await,
+        Command::Provider(provider) => provider.run(&context).await,
+        Command::Image(image) => image.run(&context).await,
         Command::Keys(keys) => keys.run(&context).await,
         Command::Init
         | Command::Completions { .. }

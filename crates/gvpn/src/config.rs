@@ -22,6 +22,10 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #listen = ["0.0.0.0:0"]
 # Relays (HOST:PORT) that introduce nodes to each other and help where no direct path exists.
 #relays = []
+# The TCP port of the relays' TLS stream, used where UDP reaches none of them; 0 to do without.
+#stream_port = 443
+# The HTTP proxy that it goes through (default: HTTPS_PROXY or ALL_PROXY of the environment).
+#proxy = "http://user:password@proxy.example.org:3128"
 # Threads of the data path; 0 for one a core.
 #workers = 0
 # The TUN device node.
@@ -112,6 +116,8 @@ pub(crate) struct Api {
 pub(crate) struct Net {
     pub(crate) listen: Option<Vec<SocketAddr>>,
     pub(crate) relays: Option<Vec<String>>,
+    pub(crate) stream_port: Option<u16>,
+    pub(crate) proxy: Option<String>,
     pub(crate) workers: Option<usize>,
     pub(crate) tun_device: Option<std::path::PathBuf>,
     pub(crate) gate: Option<Gate>,

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use gvpn_net::relay_stream::{PORT, Proxy, ProxyError};
 use gvpn_node::{GateKind, Node, NodeConfig, ProviderPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -77,6 +78,9 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     }
     let relays = Some(options.relay).filter(|r| !r.is_empty()).or(config.net.relays);
     node_config.relays = resolve_all(&relays.unwrap_or_default())?;
+    node_config.stream_port =
+        config.net.stream_port.map_or(Some(PORT), |port| (port != 0).then_some(port));
+    node_config.proxy = http_proxy(config.net.proxy.as_deref())?;
     node_config.market.clone_from(&config.market);
     if let Some(name) = options.node_name {
         node_config.market.node_name = name;
@@ -142,6 +146,20 @@ fn provider_policy(options: &Options, config: &crate::config::Config) -> Option<
         policy.image_dirs.clone_from(&options.image_dir);
     }
     Some(policy)
+}
+
+/// The HTTP proxy of the settings, or that of the environment.
+fn http_proxy(setting: Option<&str>) -> Outcome<Option<Proxy>> {
+    match setting {
+        Some("") => Ok(None),
+        Some(address) => address.parse().map(Some).map_err(|e: ProxyError| {
+            Failure::new(e.to_string()).hint("set `proxy` in [net] of config.toml, or remove it")
+        }),
+        None => Ok(Proxy::from_env().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the proxy of the environment is not used");
+            None
+        })),
+    }
 }
 
 /// The addresses of relays by name.

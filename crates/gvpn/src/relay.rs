@@ -1,7 +1,11 @@
 //! `gvpn relay`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    time::Duration,
+};
 
+use gvpn_net::relay_stream::PORT;
 use gvpn_relay::{Relay, RelayConfig};
 
 use crate::{
@@ -11,6 +15,8 @@ use crate::{
     logging,
 };
 
+/// Where TLS streams are accepted unless the options say otherwise.
+const DEFAULT_STREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT);
 /// How long clients may take to hear the goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -20,12 +26,47 @@ pub(crate) struct Options {
     /// UDP address to listen on; may be repeated, once for each address family.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7464")]
     listen: Vec<SocketAddr>,
+    /// TCP address for TLS streams of nodes that UDP is blocked for; may be repeated; `none` to do
+    /// without [default: 0.0.0.0:443, where that is free].
+    #[arg(long, value_name = "ADDR:PORT", value_parser = stream_address)]
+    stream: Vec<StreamAddress>,
     /// Threads that forward; 0 for one a core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
     /// Write logs as JSON.
     #[arg(long)]
     log_json: bool,
+}
+
+/// Where streams are accepted, if they are.
+#[derive(Debug, Clone, Copy)]
+struct StreamAddress(Option<SocketAddr>);
+
+fn stream_addresses(wanted: &[StreamAddress]) -> Vec<SocketAddr> {
+    if !wanted.is_empty() {
+        return wanted.iter().filter_map(|address| address.0).collect();
+    }
+    match TcpListener::bind(DEFAULT_STREAM) {
+        Ok(_) => vec![DEFAULT_STREAM],
+        Err(error) => {
+            tracing::warn!(
+                address = %DEFAULT_STREAM, %error,
+                "no TLS streams: nodes whose UDP is blocked cannot use this relay; choose an address \
+                 with --stream ADDR:PORT"
+            );
+            vec![]
+        }
+    }
+}
+
+fn stream_address(text: &str) -> Result<StreamAddress, String> {
+    match text {
+        "none" => Ok(StreamAddress(None)),
+        _ => text
+            .parse()
+            .map(|address| StreamAddress(Some(address)))
+            .map_err(|_| "expected ADDR:PORT, such as 0.0.0.0:443, or none".to_owned()),
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -38,12 +79,16 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     let mut config = RelayConfig::new(identity, options.listen);
     config.database = Some(home.dir().join("registry.db"));
     config.workers = options.workers;
+    config.listen_stream = stream_addresses(&options.stream);
     let relay = Relay::start(config).await.map_err(|e| {
         Failure::new(format!("the relay cannot start: {e}"))
-            .hint("choose another address with --listen ADDR:PORT")
+            .hint("choose other addresses with --listen and --stream ADDR:PORT")
     })?;
     for address in relay.local_addrs() {
         tracing::info!(node = %relay.node_id(), %address, "the relay is up");
+    }
+    for address in relay.stream_addrs() {
+        tracing::info!(%address, "TLS streams are accepted");
     }
     stop.await;
     tracing::info!("stopping");

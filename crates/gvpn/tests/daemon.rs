@@ -116,6 +116,24 @@ fn bad_input_is_refused_with_a_reason_and_changes_nothing() {
 }
 
 #[test]
+fn images_are_imported_listed_and_removed() {
+    let dir = TempDir::new().unwrap();
+    let _process = daemon(dir.path());
+    let file = dir.path().join("image.tar");
+    std::fs::write(&file, b"any bytes").unwrap();
+    let hash =
+        said(&gvpn(dir.path(), &["image", "import", file.to_str().unwrap(), "--tag", "a/b"]));
+    assert_eq!(hash.len(), 56);
+    let listed = said(&gvpn(dir.path(), &["image", "ls"]));
+    assert!(listed.contains("a/b:latest") && listed.contains(&hash), "{listed}");
+    said(&gvpn(dir.path(), &["image", "rm", "a/b"]));
+    let gone = refused(&gvpn(dir.path(), &["image", "rm", "a/b"]));
+    assert!(gone.contains("a/b"), "{gone}");
+    let missing = refused(&gvpn(dir.path(), &["image", "import", "/does/not/exist"]));
+    assert!(missing.contains("/does/not/exist"), "{missing}");
+}
+
+#[test]
 fn the_api_answers_nonsense_with_a_status() {
     let dir = TempDir::new().unwrap();
     let mut process = daemon(dir.path());

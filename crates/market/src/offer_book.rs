@@ -210,6 +210,12 @@ impl OfferBook {
         self.entries.values().flat_map(|e| &e.sheet.offers)
     }
 
+    /// Whether a provider's sheet has this offer.
+    pub fn has(&self, provider: NodeId, offer: &SubscriptionId) -> bool {
+        let entry = self.entries.get(&provider);
+        entry.is_some_and(|e| e.sheet.offers.iter().any(|o| o.offer_id == *offer))
+    }
+
     /// How many providers have a sheet here.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use gvpn_identity::Identity;
 
+use crate::relay_stream::{PORT, Proxy};
+
 /// How a node is present on Golem Net.
 #[derive(Debug, Clone)]
 pub struct NetConfig {
@@ -14,6 +16,11 @@ pub struct NetConfig {
     /// Relays: their registry finds peers, and they forward where there is no direct path.
     /// Without one, only addresses given by [`add_peer_addrs`](crate::Net::add_peer_addrs) are known.
     pub relays: Vec<SocketAddr>,
+    /// The TCP port of the relays' TLS stream, which is used where UDP reaches none of them; `None`
+    /// never uses it.
+    pub stream_port: Option<u16>,
+    /// The HTTP proxy that such a stream goes through.
+    pub proxy: Option<Proxy>,
     /// Addresses to announce instead of those of the interfaces, such as that of a forwarded port.
     pub advertise: Option<Vec<SocketAddr>>,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
@@ -24,6 +31,14 @@ impl NetConfig {
     /// Listens on any port of all interfaces, knows no relay.
     pub fn new(identity: Identity) -> Self {
         let listen = vec![([0, 0, 0, 0], 0).into()];
-        Self { identity, listen, relays: vec![], advertise: None, workers: 0 }
+        Self {
+            identity,
+            listen,
+            relays: vec![],
+            stream_port: Some(PORT),
+            proxy: None,
+            advertise: None,
+            workers: 0,
+        }
     }
 }

@@ -36,11 +36,14 @@ pub(crate) struct Quic {
 }
 
 impl Quic {
-    pub(crate) fn start(identity: &Identity, socket: Socket) -> Result<Self, NetError> {
-        let key = TransportKey::generate(identity).map_err(start_error)?;
+    pub(crate) fn start(
+        identity: &Identity,
+        key: &TransportKey,
+        socket: Socket,
+    ) -> Result<Self, NetError> {
         let transport = Arc::new(transport()?);
-        let server = server(&key, &transport)?;
-        let client = client(&key, &transport)?;
+        let server = server(key, &transport)?;
+        let client = client(key, &transport)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(identity),
             Some(server),
@@ -96,7 +99,7 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     config
 }
 
-fn start_error<E: std::fmt::Display>(error: E) -> NetError {
+pub(crate) fn start_error<E: std::fmt::Display>(error: E) -> NetError {
     NetError::Start(error.to_string())
 }
 

@@ -30,6 +30,7 @@ mod path;
 mod peer;
 mod record;
 pub mod relay_protocol;
+pub mod relay_stream;
 mod relays;
 mod report;
 mod shared;
@@ -40,9 +41,10 @@ mod wire;
 pub use config::NetConfig;
 pub use error::NetError;
 pub use gvpn_dataplane::{
-    CONTROL_RESTARTED, DataPlane, Datagram, End, Hop, Meter, control_message,
+    CONTROL_RESTARTED, Carried, Carrier, DataPlane, Datagram, End, Hop, Meter, control_message,
 };
 pub use gvpn_model::{NetworkId, NodeId};
+pub use gvpn_path::{carrier_addr, carrier_id};
 pub use net::{Incoming, Net};
 pub use record::{MAX_RECORD_ADDRS, MAX_RECORD_BYTES, NodeRecord, RecordError, SignedRecord};
 pub use report::{PathKind, PathReport, PeerStatus};

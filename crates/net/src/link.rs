@@ -169,11 +169,12 @@ impl Link {
         }
     }
 
-    /// Whether the peer of this established link has been heard on a hop.
+    /// Whether the peer of this established link may be at the other end of a hop. The peer
+    /// need not use the hop that this node uses.
     fn leads_to(&self, hop: Hop) -> bool {
         let state = self.state.lock();
-        let active = || state.path.as_ref().is_some_and(|path| path.active() == Some(hop));
-        state.established && (state.latest == Some(hop) || active())
+        let known = |path: &Arc<PeerPath>| path.ask(|agent, _| agent.hops().any(|h| h == hop));
+        state.established && (state.latest == Some(hop) || state.path.as_ref().is_some_and(known))
     }
 }
 
@@ -333,8 +334,10 @@ impl Links {
         vec![link]
     }
 
-    /// A packet for an unknown connection: either the peer says that it does not know one of
-    /// ours (a stateless reset, which names no connection), or it means one that we do not know.
+    /// A packet for an unknown connection id: one that QUIC gave the peer in secret, as it does
+    /// to whoever was called at the end of the handshake; or the peer says that it does not know
+    /// a connection of ours (a stateless reset, which names none), or means one that we do not
+    /// know. QUIC finds the connection, but takes a packet only from the address that it has.
     fn resettable(&self, hop: Hop, size: usize) -> Vec<Arc<Link>> {
         let tables = self.tables.read();
         let mut links: Vec<_> =

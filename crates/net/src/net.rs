@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gvpn_dataplane::{Config, DataPlane, Hop, Offloads, PortId};
+use gvpn_identity::tls::TransportKey;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Source;
 use parking_lot::{Mutex, RwLock};
@@ -13,11 +14,12 @@ use crate::{
     NetConfig, NetError, PathReport, PeerStatus, Stream,
     addresses::Addresses,
     connection::{CODE_SHUTDOWN, Command, Conn},
-    endpoint::Quic,
+    endpoint::{Quic, start_error},
     events,
     lanes::Lanes,
     link::Links,
     path::PathEvent,
+    relay_stream::Dialer,
     relays::Relays,
     report,
     shared::Shared,
@@ -76,7 +78,9 @@ impl Net {
         let links = Arc::new(Links::default());
         let (relay_control, relay_inbox) = mpsc::unbounded_channel();
         let socket = Socket::new(plane.clone(), datagrams, Arc::clone(&links), relay_control);
-        let quic = Quic::start(&config.identity, socket)?;
+        let key = TransportKey::generate(&config.identity).map_err(start_error)?;
+        let quic = Quic::start(&config.identity, &key, socket)?;
+        let dialer = config.stream_port.map(|port| Dialer::new(port, config.proxy, &key));
         let (path_events, path_inbox) = mpsc::unbounded_channel::<PathEvent>();
         let shared = Arc::new(Shared {
             addresses: Addresses::new(plane.local_addrs(), config.advertise),
@@ -86,6 +90,7 @@ impl Net {
             quic,
             links,
             relays: Relays::new(config.relays),
+            dialer: dialer.transpose().map_err(start_error)?,
             aes: gvpn_session::has_aes_instructions(),
             path_events,
             ended: CancellationToken::new(),
@@ -202,7 +207,7 @@ impl Net {
         let shared = self.shared();
         let peer = shared.peer(node);
         let conn = peer.connect(shared).await?;
-        report::ping(&peer, &conn).await
+        report::ping(shared, &peer, &conn).await
     }
 
     /// Makes new keys with a peer, as happens by itself every two minutes of use.

@@ -75,7 +75,11 @@ pub struct PeerStatus {
 }
 
 /// Sends a ping and waits for its acknowledgement.
-pub(crate) async fn ping(peer: &Peer, conn: &Conn) -> Result<PathReport, NetError> {
+pub(crate) async fn ping(
+    shared: &Shared,
+    peer: &Peer,
+    conn: &Conn,
+) -> Result<PathReport, NetError> {
     let start = Instant::now();
     let before = conn.quic.stats().frame_rx.acks;
     conn.ping();
@@ -90,7 +94,7 @@ pub(crate) async fn ping(peer: &Peer, conn: &Conn) -> Result<PathReport, NetErro
     Ok(PathReport {
         node: peer.node,
         kind: kind(&report),
-        remote: report.active.map(|hop| hop.wire_addr()),
+        remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
         rtt,
         mtu: report.mtu,
         reason: report.reason,
@@ -115,7 +119,7 @@ pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
             node: peer.node,
             connected: conn.is_some(),
             kind: kind(&report),
-            remote: report.active.map(|hop| hop.wire_addr()),
+            remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
             rtt: report.rtt.or(quic.as_ref().map(|q| q.path.rtt)),
             mtu: report.mtu,
             sent_bytes: sent + quic.as_ref().map_or(0, |q| q.udp_tx.bytes),

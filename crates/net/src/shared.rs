@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use gvpn_dataplane::{DataPlane, Hop};
@@ -22,6 +23,7 @@ use crate::{
     link::{Link, Links},
     path::{PathEvent, PeerPath},
     peer::Peer,
+    relay_stream::Dialer,
     relays::Relays,
 };
 
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) links: Arc<Links>,
     pub(crate) lanes: Lanes,
     pub(crate) relays: Relays,
+    /// Opens streams to relays, if that is wanted.
+    pub(crate) dialer: Option<Dialer>,
     pub(crate) addresses: Addresses,
     /// Whether this CPU has AES instructions.
     pub(crate) aes: bool,
@@ -85,10 +89,11 @@ impl Shared {
             .map_err(|e| NetError::Start(e.to_string()))
     }
 
-    /// Calls whoever answers at an address.
+    /// Calls whoever answers at an address within `limit`.
     pub(crate) async fn call_addr(
         self: &Arc<Self>,
         addr: SocketAddr,
+        limit: Duration,
     ) -> Result<(Arc<Peer>, Arc<Conn>), String> {
         let link = self.links.call_hop(Hop::Direct(addr));
         let called = async {
@@ -96,7 +101,8 @@ impl Shared {
             let quic = quic.await.map_err(|e| e.to_string())?;
             Conn::adopt(self, quic, Arc::clone(&link), true).map_err(|e| e.to_string())
         };
-        let called = called.await;
+        let called = tokio::time::timeout(limit, called).await;
+        let called = called.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
         if called.is_err() {
             self.links.remove(&link);
         }

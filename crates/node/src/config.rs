@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use gvpn_identity::Identity;
 use gvpn_model::NodeId;
+use gvpn_net::relay_stream::{PORT, Proxy};
 use serde::{Deserialize, Serialize};
 
 use crate::{AgreementSpec, MarketConfig};
@@ -19,6 +20,11 @@ pub struct NodeConfig {
     pub listen: Vec<SocketAddr>,
     /// Relays to register with.
     pub relays: Vec<SocketAddr>,
+    /// The TCP port of the relays' TLS stream, used where UDP reaches none of them; `None` to do
+    /// without.
+    pub stream_port: Option<u16>,
+    /// The HTTP proxy that it goes through.
+    pub proxy: Option<Proxy>,
     /// Data path threads; 0 for as many as there are cores.
     pub workers: usize,
     /// Set when the node accepts agreements.
@@ -56,6 +62,8 @@ impl NodeConfig {
             identity,
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
             relays: Vec::new(),
+            stream_port: Some(PORT),
+            proxy: None,
             workers: 0,
             provider: None,
             exe: PathBuf::from("/proc/self/exe"),

@@ -29,6 +29,8 @@ impl Core {
         let net = Net::bind(NetConfig {
             listen: config.listen.clone(),
             relays: config.relays.clone(),
+            stream_port: config.stream_port,
+            proxy: config.proxy.clone(),
             workers: config.workers,
             ..NetConfig::new(config.identity.clone())
         })

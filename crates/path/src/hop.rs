@@ -1,6 +1,29 @@
 //! One way for a datagram to reach a peer.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+/// A unique local prefix (RFC 4193) that never leaves the process.
+const CARRIERS: [u8; 8] = [0xfd, b'g', b'o', b'l', b'e', b'm', 0, 1];
+
+/// The address that stands for carrier number `id`: datagrams sent there do not leave by a UDP
+/// socket but by whatever carries them instead.
+pub fn carrier_addr(id: u64) -> SocketAddr {
+    let mut octets = [0; 16];
+    octets[..8].copy_from_slice(&CARRIERS);
+    octets[8..].copy_from_slice(&id.to_be_bytes());
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)), 1)
+}
+
+/// The number of the carrier that an address stands for.
+pub fn carrier_id(addr: SocketAddr) -> Option<u64> {
+    let IpAddr::V6(ip) = addr.ip() else { return None };
+    let octets = ip.octets();
+    let id = octets.strip_prefix(&CARRIERS)?;
+    id.try_into().ok().map(u64::from_be_bytes)
+}
 
 /// Where a datagram for a peer is sent, or where one of its datagrams came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +46,7 @@ pub enum Tier {
     Direct,
     /// Through a relay over UDP.
     Relay,
-    /// Through a relay over a TLS stream.
+    /// Carried by something else than UDP, such as a TLS stream to a relay.
     Stream,
 }
 
@@ -46,9 +69,8 @@ impl Hop {
     /// How desirable this kind of hop is.
     pub fn tier(&self) -> Tier {
         match self {
+            _ if carrier_id(self.wire_addr()).is_some() => Tier::Stream,
             Self::Direct(_) => Tier::Direct,
-            // A stream to a relay ends in a proxy on this machine.
-            Self::Relay { relay, .. } if relay.ip().is_loopback() => Tier::Stream,
             Self::Relay { .. } => Tier::Relay,
         }
     }
@@ -64,6 +86,27 @@ impl fmt::Display for Hop {
         match self {
             Self::Direct(addr) => write!(f, "direct {addr}"),
             Self::Relay { relay, session } => write!(f, "relay {relay} session {session}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_carried_is_the_last_choice() {
+        for id in [0, 7, u64::MAX] {
+            let carrier = carrier_addr(id);
+            assert_eq!(carrier_id(carrier), Some(id));
+            assert_eq!(Hop::Direct(carrier).tier(), Tier::Stream);
+            assert_eq!(Hop::Relay { relay: carrier, session: 1 }.tier(), Tier::Stream);
+        }
+        for addr in ["127.0.0.1:1", "[::1]:1", "[fd67:6f6c:656d::1]:1"] {
+            let addr = addr.parse().unwrap();
+            assert_eq!(carrier_id(addr), None);
+            assert_eq!(Hop::Direct(addr).tier(), Tier::Direct);
+            assert_eq!(Hop::Relay { relay: addr, session: 1 }.tier(), Tier::Relay);
         }
     }
 }

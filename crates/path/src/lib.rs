@@ -18,7 +18,7 @@ mod timing;
 
 pub use agent::{Agent, Event, Transmit};
 pub use candidate::Source;
-pub use hop::{Hop, Tier};
+pub use hop::{Hop, Tier, carrier_addr, carrier_id};
 pub use probe::{MIN_PROBE, Message, TYPE_PROBE, TYPE_REPLY};
 pub use report::{HopReport, Report};
 pub use timing::Timing;

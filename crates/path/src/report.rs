@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Hop, Source, candidate::Candidate};
+use crate::{Hop, Source, Tier, candidate::Candidate};
 
 /// How things stand with one peer's paths.
 #[derive(Debug, Clone)]
@@ -61,14 +61,18 @@ fn reason(active: Option<Hop>, candidates: &[Candidate]) -> String {
     match active {
         Some(hop) if !hop.is_relayed() => String::new(),
         None => format!("none of {} addresses answers", candidates.len()),
-        Some(_) => {
+        Some(hop) => {
             let direct = candidates.iter().filter(|c| !c.hop.is_relayed()).count();
             let lost: u32 =
                 candidates.iter().filter(|c| !c.hop.is_relayed()).map(|c| c.losses).sum();
-            match (direct, lost) {
+            let why = match (direct, lost) {
                 (0, _) => "no direct address of the peer is known".into(),
                 (_, 0) => format!("{direct} direct addresses are being tried"),
                 _ => format!("none of {direct} direct addresses answers ({lost} probes lost)"),
+            };
+            match hop.tier() {
+                Tier::Stream => format!("{why}; UDP does not reach the relay: over a TLS stream"),
+                _ => why,
             }
         }
     }

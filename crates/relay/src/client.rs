@@ -12,7 +12,7 @@ use std::{
 
 use gvpn_model::NodeId;
 use gvpn_net::{
-    DataPlane, Hop, Incoming, NetError, Stream, StreamWriter,
+    DataPlane, Hop, Incoming, NetError, Stream, StreamWriter, carrier_id,
     relay_protocol::{self as protocol, ToClient, ToRelay},
 };
 use parking_lot::Mutex;
@@ -129,7 +129,8 @@ struct Client {
     writer: StreamWriter,
     outbox: mpsc::UnboundedSender<ToClient>,
     requests: Bucket,
-    observed: Option<SocketAddr>,
+    /// Where the client's datagrams came from when it was last told; set once it is registered.
+    at: Option<SocketAddr>,
 }
 
 impl Client {
@@ -141,7 +142,7 @@ impl Client {
         let limits = &clients.limits;
         let requests =
             Bucket::new(Instant::now(), limits.requests_per_second, limits.request_burst);
-        let mut client = Self { clients, node, number, writer, outbox, requests, observed: None };
+        let mut client = Self { clients, node, number, writer, outbox, requests, at: None };
         let result = client.run(protocol::inbox(reader), posted).await;
         client.clients.unregister(node, number);
         result
@@ -161,7 +162,7 @@ impl Client {
                 },
                 Some(message) = posted.recv() => self.send(&message).await?,
                 Ok(()) = route.changed() => {
-                    if self.observed.is_some() && self.look() != self.observed {
+                    if self.at.is_some() && self.look() != self.at {
                         self.tell_observed().await?;
                     }
                 }
@@ -176,7 +177,7 @@ impl Client {
         }
         match message {
             ToRelay::Register { record } => {
-                let observed = self.look();
+                let observed = public(self.look());
                 if let Err(error) = self.clients.registry.put(self.node, record, observed) {
                     return self.refuse(&error.to_string()).await;
                 }
@@ -187,7 +188,7 @@ impl Client {
                 self.tell_observed().await
             }
             ToRelay::Find { request, node, session } => {
-                let wanted = session && self.observed.is_some() && node != self.node;
+                let wanted = session && self.at.is_some() && node != self.node;
                 let session = if wanted { self.clients.meet(self.node, node) } else { None };
                 let record = self.clients.registry.get(node);
                 let counter = match record {
@@ -211,9 +212,9 @@ impl Client {
     }
 
     async fn tell_observed(&mut self) -> Result<(), NetError> {
-        self.observed = self.look();
-        self.clients.sessions.moved(self.node, self.observed);
-        self.send(&ToClient::Registered { observed: self.observed }).await
+        self.at = self.look();
+        self.clients.sessions.moved(self.node, self.at);
+        self.send(&ToClient::Registered { observed: public(self.at) }).await
     }
 
     /// Where the client's datagrams come from.
@@ -228,4 +229,9 @@ impl Client {
     async fn send(&mut self, message: &ToClient) -> Result<(), NetError> {
         protocol::send(&mut self.writer, message).await
     }
+}
+
+/// The address, unless it stands for a stream, which means nothing to anybody else.
+fn public(addr: Option<SocketAddr>) -> Option<SocketAddr> {
+    addr.filter(|addr| carrier_id(*addr).is_none())
 }

@@ -14,6 +14,7 @@ mod registry;
 mod relay;
 mod sessions;
 mod store;
+mod streams;
 
 pub use limit::Limits;
 pub use registry::RegistryError;

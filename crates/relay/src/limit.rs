@@ -15,6 +15,10 @@ pub struct Limits {
     pub bytes_per_second: u64,
     /// Forwarding sessions of one client.
     pub sessions_per_client: usize,
+    /// TLS streams of all clients.
+    pub streams: usize,
+    /// TLS streams of one client: a newer one takes the place of the oldest.
+    pub streams_per_client: usize,
 }
 
 impl Default for Limits {
@@ -25,6 +29,8 @@ impl Default for Limits {
             request_burst: 200.0,
             bytes_per_second: 1 << 30,
             sessions_per_client: 4096,
+            streams: 10_000,
+            streams_per_client: 2,
         }
     }
 }

@@ -1,19 +1,20 @@
 //! A running relay.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use gvpn_identity::Identity;
+use gvpn_identity::{Identity, tls::TlsError};
 use gvpn_model::NodeId;
 use gvpn_net::{
     CONTROL_RESTARTED, Datagram, Hop, Net, NetConfig, NetError, control_message, relay_protocol,
 };
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     Limits, RegistryError,
     client::{Clients, serve},
     offers::Offers,
     registry::Registry,
+    streams::Streams,
 };
 
 /// How to run a relay.
@@ -23,6 +24,8 @@ pub struct RelayConfig {
     pub identity: Identity,
     /// UDP addresses to listen on, at most one for each address family.
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses to accept TLS streams on, for clients that UDP does not reach.
+    pub listen_stream: Vec<SocketAddr>,
     /// The registry's file; without one it is forgotten when the relay ends.
     pub database: Option<PathBuf>,
     /// Threads; 0 takes as many as there are cores, at most 4.
@@ -34,7 +37,14 @@ pub struct RelayConfig {
 impl RelayConfig {
     /// Listens on `listen`, keeps nothing.
     pub fn new(identity: Identity, listen: Vec<SocketAddr>) -> Self {
-        Self { identity, listen, database: None, workers: 0, limits: Limits::default() }
+        Self {
+            identity,
+            listen,
+            listen_stream: Vec::new(),
+            database: None,
+            workers: 0,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -44,6 +54,20 @@ pub enum RelayError {
     /// Its sockets cannot be opened.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// A TCP address cannot be listened on.
+    #[error(
+        "cannot listen on TCP {addr} for streams: {source}; choose another address, or none to do \
+         without"
+    )]
+    Stream {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Its registry cannot be opened.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -62,6 +86,8 @@ pub struct RelayStats {
     pub not_found: u64,
     /// Forwarding sessions.
     pub sessions: usize,
+    /// TLS streams.
+    pub streams: usize,
     /// Datagrams forwarded.
     pub forwarded_packets: u64,
     /// Bytes forwarded.
@@ -81,7 +107,9 @@ pub struct Relay {
     registry: Arc<Registry>,
     clients: Arc<Clients>,
     offers: Arc<Offers>,
-    tasks: [JoinHandle<()>; 2],
+    streams: Arc<Streams>,
+    stream_addrs: Vec<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Relay {
@@ -90,22 +118,29 @@ impl Relay {
     /// # Errors
     /// [`RelayError`] if an address is taken or the registry's file cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
+        let listeners = listen(&config.listen_stream).await?;
         let registry = Registry::open(config.database.as_deref())?;
-        let mut net_config = NetConfig::new(config.identity);
+        let mut net_config = NetConfig::new(config.identity.clone());
         net_config.listen = config.listen;
         net_config.workers = config.workers;
         let net = Net::bind(net_config).await?;
-        let clients =
-            Arc::new(Clients::new(net.dataplane().clone(), Arc::clone(&registry), config.limits));
+        let plane = net.dataplane().clone();
+        let streams = Streams::new(plane.clone(), &config.identity, config.limits.clone())?;
+        let clients = Arc::new(Clients::new(plane, Arc::clone(&registry), config.limits));
         let incoming = net.serve(relay_protocol::SERVICE);
         nudge(&net, &registry);
         let offers = Offers::new();
         let offer_calls = net.serve(gvpn_market::OFFERS);
-        let tasks = [
+        let mut tasks = vec![
             tokio::spawn(serve(Arc::clone(&clients), incoming)),
             tokio::spawn(Arc::clone(&offers).serve(offer_calls)),
         ];
-        Ok(Self { net, registry, clients, offers, tasks })
+        let mut stream_addrs = Vec::new();
+        for (addr, listener) in listeners {
+            stream_addrs.push(addr);
+            tasks.push(tokio::spawn(Arc::clone(&streams).serve(listener)));
+        }
+        Ok(Self { net, registry, clients, offers, streams, stream_addrs, tasks })
     }
 
     /// The relay's own id.
@@ -118,12 +153,18 @@ impl Relay {
         self.net.local_addrs()
     }
 
+    /// The TCP addresses on which streams are accepted.
+    pub fn stream_addrs(&self) -> &[SocketAddr] {
+        &self.stream_addrs
+    }
+
     /// What the relay has done.
     pub fn stats(&self) -> RelayStats {
         let plane = self.net.dataplane();
         let (forwarded_packets, forwarded_bytes) = plane.forwarder().total();
         RelayStats {
             records: self.registry.len(),
+            streams: self.streams.len(),
             providers: self.offers.providers(),
             forwarded_packets,
             forwarded_bytes,
@@ -141,7 +182,18 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.streams.close();
     }
+}
+
+async fn listen(addrs: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener)>, RelayError> {
+    let mut listeners = Vec::new();
+    for &addr in addrs {
+        let failed = |source| RelayError::Stream { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        listeners.push((listener.local_addr().map_err(failed)?, listener));
+    }
+    Ok(listeners)
 }
 
 /// Tells the clients of a former run that it is over: they need not find out by themselves.

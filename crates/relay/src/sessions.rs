@@ -41,6 +41,7 @@ struct Session {
 #[derive(Debug)]
 struct Client {
     addr: Option<SocketAddr>,
+    former: Option<SocketAddr>,
     meter: Arc<Meter>,
     sessions: HashSet<u32>,
 }
@@ -58,7 +59,7 @@ impl Sessions {
         if client.addr == addr {
             return;
         }
-        client.addr = addr;
+        client.former = std::mem::replace(&mut client.addr, addr);
         let sessions = client.sessions.clone();
         for session in sessions {
             self.set(&books, session);
@@ -139,7 +140,8 @@ impl Sessions {
     fn set(&self, books: &Books, session: u32) {
         let Some(known) = books.by_id.get(&session) else { return };
         let end = |node| {
-            books.clients.get(&node).map(|c| End { addr: c.addr, meter: Arc::clone(&c.meter) })
+            let client = books.clients.get(&node);
+            client.map(|c| End { addr: c.addr, former: c.former, meter: Arc::clone(&c.meter) })
         };
         if let (Some(a), Some(b)) = (end(known.pair.0), end(known.pair.1)) {
             self.plane.forwarder().set(session, [a, b]);
@@ -150,6 +152,7 @@ impl Sessions {
         let rate = self.limits.bytes_per_second;
         books.clients.entry(node).or_insert_with(|| Client {
             addr: None,
+            former: None,
             meter: Meter::new(rate),
             sessions: HashSet::new(),
         })

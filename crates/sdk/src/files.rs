@@ -42,7 +42,7 @@ impl Client {
     }
 }
 
-fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
+pub(crate) fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {
     std::path::absolute(path).map_err(Error::io(format!("the path {}", path.display())))
 }
 

@@ -31,10 +31,12 @@ mod files;
 mod forward;
 mod gate;
 mod http;
+mod image;
 mod keys;
 mod live;
 mod network;
 mod node;
+mod provider;
 mod socks;
 
 pub use activity::{Activity, ActivityInfo, Batch, Output, Run};
@@ -44,6 +46,7 @@ pub use error::Error;
 pub use events::BatchEvents;
 pub use forward::Forward;
 pub use gate::{GateStream, RawFrames};
+pub use image::Image;
 pub use keys::KeyInfo;
 pub use live::{
     Action, Limit, MemberEdit, NetworkChange, NewMember, Policy, PortRange, Protocol, Question,
@@ -53,4 +56,5 @@ pub use network::{
     ConnectionRow, Member, MemberChange, Network, NetworkInfo, NetworkRequest, NodeRow, Progress,
 };
 pub use node::{NodeStatus, PingReport};
+pub use provider::{Preset, ProviderPolicy};
 pub use socks::Socks;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SECOND: u64 = 1_000_000_000;
 
 /// A bucket that many threads may take from. It keeps the time at which it will be full again
-/// (the generic cell rate algorithm), so a change of rate needs no adjusting.
+/// (the generic cell rate algorithm); where the rate changes, start with a new one.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket(AtomicU64);
 
@@ -26,7 +26,7 @@ impl Bucket {
         if rate.per_second == 0 {
             return true;
         }
-        let cost = units.saturating_mul(SECOND) / rate.per_second;
+        let cost = rate.cost(units);
         let mut full_at = self.0.load(Ordering::Relaxed);
         loop {
             let start = full_at.max(now);
@@ -40,6 +40,33 @@ impl Bucket {
                 Ok(_) => return true,
                 Err(seen) => full_at = seen,
             }
+        }
+    }
+
+    /// From when on [`take`](Self::take) succeeds, in nanoseconds; zero where there is no limit.
+    pub(crate) fn ready_at(&self, rate: Rate) -> u64 {
+        match rate.per_second {
+            0 => 0,
+            _ => self.0.load(Ordering::Relaxed).saturating_sub(rate.burst),
+        }
+    }
+
+    /// Takes `units` however far ahead the sender is.
+    pub(crate) fn charge(&self, rate: Rate, units: u64, now: u64) {
+        if rate.per_second > 0 {
+            let cost = rate.cost(units);
+            let next = |full_at: u64| Some(full_at.max(now).saturating_add(cost));
+            let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        }
+    }
+}
+
+impl Rate {
+    /// How long `units` take, in nanoseconds.
+    fn cost(self, units: u64) -> u64 {
+        match units.checked_mul(SECOND) {
+            Some(product) => product / self.per_second,
+            None => units / self.per_second * SECOND,
         }
     }
 }
@@ -69,6 +96,17 @@ mod tests {
             let most = (u128::from(rate.per_second) * u128::from(time) / u128::from(SECOND)) as u64;
             prop_assert!(passed <= most + 5000 + 300, "{passed} of at most {most}");
         }
+    }
+
+    #[test]
+    fn it_says_when_it_is_ready() {
+        let (bucket, rate) = (Bucket::default(), Rate { per_second: 1000, burst: SECOND / 20 });
+        let now = SECOND;
+        assert_eq!(bucket.ready_at(rate), 0);
+        bucket.charge(rate, 500, now);
+        assert_eq!(bucket.ready_at(rate), now + SECOND / 2 - SECOND / 20);
+        assert!(!bucket.take(rate, 1, bucket.ready_at(rate) - 1));
+        assert!(bucket.take(rate, 1, bucket.ready_at(rate)));
     }
 
     #[test]

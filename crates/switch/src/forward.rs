@@ -7,7 +7,6 @@ use gvpn_roster::Action;
 use crate::{
     DropReason, MemberIx, NodeIx, Table, Targets, Verdict,
     acl::{Acl, End},
-    bucket::Rate,
     header::{Addresses, Transport, UDP},
     igmp,
     multicast::Multicast,
@@ -17,8 +16,6 @@ use crate::{
 
 /// The port of DNS.
 pub(crate) const DNS: u16 = 53;
-/// How far ahead of its limit a sender may be: 50 ms, in nanoseconds.
-const BURST: u64 = 50_000_000;
 
 impl Table {
     /// What becomes of a packet that the payload of `port` sends. `ip` starts with an IP header and
@@ -83,24 +80,6 @@ impl Table {
             }
             _ => Verdict::Drop(DropReason::NotHere),
         }
-    }
-
-    /// Whether the sender of `ip` is within its limits, which are enforced on both ends. `bytes` and
-    /// `packets` are those of the whole super-packet; `now` is nanoseconds of a monotonic clock.
-    /// Costs next to nothing where no limits are set.
-    #[inline]
-    pub fn admit(&self, ip: &[u8], verdict: &Verdict, bytes: u64, packets: u64, now: u64) -> bool {
-        let replicated = matches!(verdict, Verdict::Replicate(_));
-        if !self.limited && !replicated {
-            return true;
-        }
-        let sender = Addresses::of(ip).and_then(|a| self.sender(&a));
-        let Some(row) = sender.and_then(|ix| self.member(ix)) else { return true };
-        let rate = |per_second: u64| Rate { per_second, burst: BURST };
-        let multicast = u64::from(self.policy().multicast_packets_per_second);
-        (!replicated || row.live.multicast.take(rate(multicast), packets, now))
-            && row.live.packets.take(rate(row.limit.packets_per_second), packets, now)
-            && row.live.bits.take(rate(row.limit.bits_per_second), bytes.saturating_mul(8), now)
     }
 
     /// The member that may send from this source.

@@ -8,8 +8,8 @@
 //! The payload is not trusted and neither is the peer: a payload may send only from its member's
 //! addresses, a peer only from the addresses that the owner's roster gives to its members.
 //!
-//! The way of a packet from a port: [`Table::from_port`], then [`Table::admit`] for a verdict that
-//! sends it on; [`Table::answer`] for [`Verdict::Answer`]; [`Table::refusal`] for a drop. From a
+//! The way of a packet from a port: [`Table::pacing`] says when it may go, then
+//! [`Table::from_port`], then [`Table::admit`] for a verdict that sends it on; [`Table::answer`] for [`Verdict::Answer`]; [`Table::refusal`] for a drop. From a
 //! peer: [`Table::from_peer`], then [`Table::admit`].
 
 mod acl;
@@ -24,14 +24,17 @@ mod gateway;
 mod groups;
 mod header;
 mod igmp;
+mod limits;
 mod live;
 mod multicast;
 mod names;
+pub mod shaper;
 mod table;
 pub mod trace;
 mod verdict;
 
 pub use groups::{MAX_GROUPS, MAX_NODE_GROUPS, MEMBERSHIP_LIFETIME};
+pub use limits::Pacing;
 pub use live::Live;
 pub use table::{MemberIx, MemberRow, NodeIx, Table};
 pub use verdict::{DropReason, Targets, Verdict};

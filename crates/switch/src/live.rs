@@ -10,7 +10,7 @@ use std::{
 };
 
 use gvpn_model::{MemberId, NodeId};
-use gvpn_roster::{Roster, RuleId};
+use gvpn_roster::{Limit, Roster, RuleId};
 use parking_lot::Mutex;
 
 use crate::{acl::Counter, bucket::Bucket, groups::Groups, igmp::Membership};
@@ -33,9 +33,10 @@ pub struct Live {
     pub(crate) errors: Bucket,
 }
 
-/// One member's rate limits.
+/// One member's use of its limits.
 #[derive(Debug, Default)]
 pub(crate) struct MemberLive {
+    limit: Limit,
     pub(crate) bits: Bucket,
     pub(crate) packets: Bucket,
     pub(crate) multicast: Bucket,
@@ -128,8 +129,14 @@ impl Live {
         }
     }
 
-    pub(crate) fn member(&self, id: MemberId) -> Arc<MemberLive> {
-        Arc::clone(self.members.lock().entry(id).or_default())
+    /// What a member has used; from the start where its limit is another than before.
+    pub(crate) fn member(&self, id: MemberId, limit: Limit) -> Arc<MemberLive> {
+        let mut members = self.members.lock();
+        let member = members.entry(id).or_default();
+        if member.limit != limit {
+            *member = Arc::new(MemberLive { limit, ..MemberLive::default() });
+        }
+        Arc::clone(member)
     }
 
     pub(crate) fn rule(&self, id: RuleId) -> Arc<Counter> {

@@ -188,7 +188,7 @@ impl Table {
                 limit: m.limit,
                 name: m.name.clone().map(String::into_boxed_str),
                 services: m.services.clone().into_boxed_slice(),
-                live: live.member(m.id),
+                live: live.member(m.id, m.limit),
             })
             .collect();
         live.retain(roster, &nodes);

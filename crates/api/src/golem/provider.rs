@@ -17,6 +17,7 @@ use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
     presets,
     put_preset,
     remove_preset,
+    offers,
     known_offers,
     report,
     super::images::list,
@@ -29,6 +30,7 @@ pub(super) fn router() -> Router<ApiState> {
     Router::new()
         .route("/gvpn/v1/provider/presets", get(presets).post(put_preset))
         .route("/gvpn/v1/provider/presets/{name}", delete(remove_preset))
+        .route("/gvpn/v1/provider/offers", get(offers))
         .route("/gvpn/v1/market/offers", get(known_offers))
         .route("/gvpn/v1/market/demands/{id}/report", get(report))
 }
@@ -65,6 +67,14 @@ async fn remove_preset(
 ) -> ApiResult<Json<()>> {
     state.node.markets().remove_preset(&name)?;
     Ok(Json(()))
+}
+
+/// The offers that this node publishes.
+#[utoipa::path(
+    get, path = "/provider/offers", tag = "provider", responses((status = 200, body = Vec<Object>))
+)]
+async fn offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
+    Json(state.node.markets().published_offers())
 }
 
 /// Offers of other nodes that this node knows.

@@ -66,7 +66,7 @@ pub(crate) async fn set_provider(
     State(state): State<ApiState>,
     ApiJson(policy): ApiJson<Option<ProviderPolicy>>,
 ) -> Json<()> {
-    state.node.agreements().set_policy(policy);
+    state.node.markets().set_policy(policy);
     Json(())
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod activity;
 pub(crate) mod agreement;
 pub(crate) mod gate;
+pub(crate) mod image;
 pub(crate) mod inside;
 pub(crate) mod keys;
 pub(crate) mod live;
@@ -11,5 +12,6 @@ pub(crate) mod member;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod progress;
+pub(crate) mod provider;
 pub(crate) mod rule;
 pub(crate) mod status;

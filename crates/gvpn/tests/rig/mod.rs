@@ -23,6 +23,9 @@ use tempfile::TempDir;
 /// Enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Everybody follows a change within this time, or the API says so.
+pub const WAIT: &str = "wait=60";
+
 /// A status and a JSON body.
 pub type Answer = (u16, Value);
 
@@ -103,6 +106,22 @@ impl Rig {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+
+    /// Adds a program of this host to the payloads' image, with its libraries.
+    pub fn install(&self, program: &str) {
+        let root = self.images().join("busybox");
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+        assert!(Path::new(program).exists(), "{program} is installed (scripts/setup)");
+        for file in libraries.chain([program]) {
+            let to = root.join(&file[1..]);
+            // A program may be there as one of busybox's.
+            let _ = fs::remove_file(&to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
+        }
+    }
 }
 
 impl Daemon {
@@ -134,6 +153,21 @@ impl Daemon {
         eventually("the daemon stops", async || ended().await).await;
     }
 
+    /// SIGSTOP: nothing comes from it and nothing is taken.
+    pub fn pause(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().0.id()
     }
@@ -162,6 +196,13 @@ impl Daemon {
         self.call(Method::PATCH, path, body).await
     }
 
+    /// PATCHes something of a network and waits until every member's node follows.
+    pub async fn set(&self, path: &str, edit: Value) -> Value {
+        let (status, answer) = self.patch(&format!("/gvpn/v1/net/{path}?{WAIT}"), edit).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
     async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder()
@@ -174,6 +215,12 @@ impl Daemon {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// A response that is no JSON.
+    pub async fn get_text(&self, path: &str) -> String {
+        let body = self.stream(path).await.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
     }
 
     /// A response whose body is read as it comes.
@@ -253,6 +300,11 @@ impl Daemon {
         } else {
             Err(format!("{} {} {}", last["message"], last["stdout"], last["stderr"]))
         }
+    }
+
+    /// Waits until a command in a payload succeeds.
+    pub async fn comes_true(&self, activity: &str, command: &str) {
+        eventually(command, async || self.sh(activity, command).await.is_ok()).await;
     }
 
     /// An activity with busybox, added to the network at `ip`, deployed and started.

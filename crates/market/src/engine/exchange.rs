@@ -32,6 +32,7 @@ impl Market {
                 self.on_terminated(now, from, agreement, reason, &signature);
             }
         }
+        self.reconsider(now);
     }
 
     /// A message could not be delivered: the other side is treated as if it had said no.
@@ -54,5 +55,6 @@ impl Market {
             | MarketMessage::CancelAgreement { .. }
             | MarketMessage::TerminateAgreement { .. } => {}
         }
+        self.reconsider(now);
     }
 }

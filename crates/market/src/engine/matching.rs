@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use super::{Market, MarketError, Negotiation, Subscription, micros};
 use crate::{
-    AgreementState, Constraint, Exclusion, MarketEvent, Offer, ProposalId, ProposalState, Side,
-    SubscriptionId,
+    Constraint, Exclusion, MarketEvent, Offer, ProposalId, ProposalState, Side, SubscriptionId,
 };
 
 /// How a demand fares among the offers known: the answer to "why does nobody answer?".
@@ -81,17 +80,18 @@ impl Market {
         }
     }
 
-    /// Makes an initial proposal of an offer to a demand that it matches, once. A provider that
-    /// works for the demand already is left out until that agreement is over: clients expect
-    /// the instances of a service on different providers.
+    /// Makes an initial proposal of an offer to a demand that it matches, once; later, if its
+    /// provider works for this node and others are free.
     pub(super) fn offer_to(&mut self, now: DateTime<Utc>, id: &SubscriptionId, offer: &Offer) {
         let Some(demand) = self.subscriptions.get(id) else { return };
         if offer.provider_id == self.me
             || demand.offered.contains(&offer.offer_id)
-            || self.works_for(id, offer)
             || !exclusions(demand, offer).is_empty()
         {
             return;
+        }
+        if !self.may_have(now, id, offer.provider_id) {
+            return self.hold(id, &offer.offer_id);
         }
         let proposal = ProposalId::from_bytes(self.ids.next());
         let negotiation = Negotiation {
@@ -132,6 +132,7 @@ impl Market {
         }
         for demand in self.subscriptions.values_mut() {
             demand.offered.retain(|o| !offers.contains(o));
+            demand.held.retain(|o| !offers.contains(o));
             demand.events.retain(|event| match event {
                 MarketEvent::ProposalEvent { proposal, .. } => {
                     proposal.state != ProposalState::Initial
@@ -143,21 +144,9 @@ impl Market {
             });
         }
     }
-
-    fn works_for(&self, demand: &SubscriptionId, offer: &Offer) -> bool {
-        self.deals.values().any(|deal| {
-            deal.side == Side::Requestor
-                && deal.agreement.offer.provider_id == offer.provider_id
-                && deal.agreement.demand.demand_id == *demand
-                && matches!(
-                    deal.agreement.state,
-                    AgreementState::Pending | AgreementState::Approved
-                )
-        })
-    }
 }
 
-fn exclusions(demand: &Subscription, offer: &Offer) -> Vec<(Side, Exclusion)> {
+pub(super) fn exclusions(demand: &Subscription, offer: &Offer) -> Vec<(Side, Exclusion)> {
     let mut failed: Vec<_> = demand
         .constraint
         .exclusions(&offer.draft.properties)

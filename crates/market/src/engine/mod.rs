@@ -4,6 +4,7 @@ mod agreements;
 mod exchange;
 mod matching;
 mod negotiation;
+mod preference;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,8 @@ use crate::{
 };
 pub use agreements::AgreementFilter;
 pub use matching::{ExcludedBy, MatchReport};
+use preference::Engaged;
+pub use preference::SECOND_CHOICE;
 use subscription::Subscription;
 
 /// Most offers and demands of this node's clients.
@@ -180,6 +183,7 @@ pub struct Market {
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
     negotiations: BTreeMap<ProposalId, Negotiation>,
     deals: BTreeMap<AgreementId, Deal>,
+    engaged: Engaged,
     events: EventLog<(AgreementId, AgreementChange)>,
     transmits: VecDeque<Transmit>,
     notices: VecDeque<Notice>,
@@ -197,6 +201,7 @@ impl Market {
             subscriptions: BTreeMap::new(),
             negotiations: BTreeMap::new(),
             deals: BTreeMap::new(),
+            engaged: Engaged::default(),
             events: EventLog::new(KEPT_EVENTS),
             transmits: VecDeque::new(),
             notices: VecDeque::new(),
@@ -210,7 +215,7 @@ impl Market {
         for record in records {
             match record {
                 Record::Demand { demand, expires } if expires > now => {
-                    self.restore_demand(demand, expires);
+                    self.restore_demand(now, demand, expires);
                 }
                 Record::Demand { demand, .. } => {
                     self.records.push_back(Record::DemandEnded(demand.demand_id));
@@ -218,6 +223,7 @@ impl Market {
                 Record::DemandEnded(_) => {}
                 Record::Agreement { agreement, side, terms } => {
                     let deal = Deal { agreement: *agreement, side, terms, proposal: None };
+                    self.engaged.follow(&deal);
                     self.deals.insert(deal.agreement.agreement_id, deal);
                 }
                 Record::AgreementEvent { date, agreement, change } => {
@@ -250,6 +256,7 @@ impl Market {
                 self.offer_to(now, demand, &offer);
             }
         }
+        self.reconsider(now);
         Ok(())
     }
 
@@ -273,7 +280,8 @@ impl Market {
             .values()
             .filter(|n| n.state != ProposalState::Initial)
             .map(|n| n.made + NEGOTIATION_LIFE);
-        subscriptions.chain(deals).chain(negotiations).chain(self.book.next_expiry()).min()
+        let all = subscriptions.chain(deals).chain(negotiations);
+        all.chain(self.book.next_expiry()).chain(self.next_second_choice()).min()
     }
 
     /// Ends what has expired.
@@ -292,6 +300,7 @@ impl Market {
         self.negotiations
             .retain(|_, n| n.state == ProposalState::Initial || n.made + NEGOTIATION_LIFE > now);
         self.expire_agreements(now);
+        self.reconsider(now);
     }
 
     /// The next message to send.
@@ -315,6 +324,7 @@ impl Market {
 
     fn keep(&mut self, id: AgreementId) {
         if let Some(deal) = self.deals.get(&id) {
+            self.engaged.follow(deal);
             self.records.push_back(Record::Agreement {
                 agreement: Box::new(deal.agreement.clone()),
                 side: deal.side,

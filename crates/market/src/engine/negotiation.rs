@@ -77,6 +77,7 @@ impl Market {
         };
         self.send(negotiation.peer, MarketMessage::Propose(wire));
         self.mark_answered(&answers);
+        self.touch(now, subscription);
         self.negotiations.insert(id.clone(), negotiation);
         Ok(id.seen_from(side))
     }
@@ -191,6 +192,7 @@ impl Market {
             demand_made,
         };
         self.make_room_for(from);
+        self.touch(now, &id);
         if let Some(answers) = &wire.answers {
             self.mark_answered(answers);
         }

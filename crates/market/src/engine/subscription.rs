@@ -26,6 +26,10 @@ pub(super) struct Subscription {
     pub(super) events: VecDeque<MarketEvent>,
     /// Offers that this demand has had a proposal of.
     pub(super) offered: BTreeSet<SubscriptionId>,
+    /// Offers that match and wait: others are free.
+    pub(super) held: BTreeSet<SubscriptionId>,
+    /// When something happened the last time.
+    pub(super) touched: DateTime<Utc>,
 }
 
 impl Subscription {
@@ -171,7 +175,12 @@ impl Market {
         }
     }
 
-    pub(super) fn restore_demand(&mut self, demand: Demand, expires: DateTime<Utc>) {
+    pub(super) fn restore_demand(
+        &mut self,
+        now: DateTime<Utc>,
+        demand: Demand,
+        expires: DateTime<Utc>,
+    ) {
         let Ok(constraint) = demand.draft.parse_constraints() else { return };
         let subscription = Subscription {
             side: Side::Requestor,
@@ -182,6 +191,8 @@ impl Market {
             published: false,
             events: VecDeque::new(),
             offered: BTreeSet::new(),
+            held: BTreeSet::new(),
+            touched: now,
         };
         self.subscriptions.insert(demand.demand_id, subscription);
     }
@@ -201,7 +212,6 @@ impl Market {
         }
         let made = micros(now);
         let id = SubscriptionId::derive(self.ids.next_16(), self.me, made, &draft);
-        let (events, offered) = (VecDeque::new(), BTreeSet::new());
         let subscription = Subscription {
             side,
             draft,
@@ -209,8 +219,10 @@ impl Market {
             made,
             expires,
             published: true,
-            events,
-            offered,
+            events: VecDeque::new(),
+            offered: BTreeSet::new(),
+            held: BTreeSet::new(),
+            touched: now,
         };
         self.subscriptions.insert(id.clone(), subscription);
         Ok(id)

@@ -12,7 +12,7 @@ use gvpn_model::NodeId;
 use gvpn_path::Source;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Connected;
+use super::{Connected, streamed};
 use crate::{
     NodeRecord, SignedRecord, Stream, StreamReader, StreamWriter,
     connection::Conn,
@@ -25,6 +25,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How long the attempt may take.
 const CALL: Duration = Duration::from_secs(5);
+/// How long UDP is tried before a stream is: at first, and where it has reached no relay lately.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a silent relay is asked whether it is still there: often enough for a NAT.
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// A visit ends when it is of no use for this long.
@@ -93,7 +96,7 @@ async fn useless(shared: &Shared, addr: SocketAddr) {
     while used.elapsed() < VISIT {
         tokio::time::sleep(VISIT / 10).await;
         let peers: Vec<_> = shared.peers.lock().values().cloned().collect();
-        let through = |hop: Hop| hop.is_relayed() && hop.wire_addr() == addr;
+        let through = |hop: Hop| hop.is_relayed() && shared.relays.owner(hop.wire_addr()) == addr;
         if peers.iter().any(|p| p.usable().is_some() && p.path.active().is_some_and(through)) {
             used = Instant::now();
         }
@@ -119,18 +122,29 @@ pub(super) async fn stay(shared: Arc<Shared>, addr: SocketAddr) {
 
 /// Calls a relay and talks to it until that ends; says why it did.
 async fn talk(shared: &Arc<Shared>, addr: SocketAddr) -> String {
-    let called = tokio::time::timeout(CALL, shared.call_addr(addr)).await;
-    match called.unwrap_or_else(|_| Err(format!("no answer within {CALL:?}"))) {
-        Ok((_, conn)) => match registered(shared, addr, conn).await {
-            Ok(()) => "the relay closed the connection".to_owned(),
-            Err(reason) => reason,
-        },
+    let patience = match (&shared.dialer, shared.relays.udp_works()) {
+        (None, _) => CALL,
+        (Some(_), Some(false)) => LITTLE_PATIENCE,
+        (Some(_), _) => PATIENCE,
+    };
+    let result = match shared.call_addr(addr, patience).await {
+        Ok((_, conn)) => registered(shared, addr, conn).await,
+        // Where UDP reaches others, it is this relay that is at fault.
+        Err(reason) if shared.relays.udp_works() == Some(true) => Err(reason),
+        Err(reason) => streamed::talk(shared, addr, reason).await,
+    };
+    match result {
+        Ok(()) => "the relay closed the connection".to_owned(),
         Err(reason) => reason,
     }
 }
 
 /// Registers on a connection and serves it until it ends.
-async fn registered(shared: &Arc<Shared>, addr: SocketAddr, conn: Arc<Conn>) -> Result<(), String> {
+pub(super) async fn registered(
+    shared: &Arc<Shared>,
+    addr: SocketAddr,
+    conn: Arc<Conn>,
+) -> Result<(), String> {
     let mut stream = Stream::open(&conn, protocol::SERVICE).await.map_err(|e| e.to_string())?;
     stream.keep_alive_every(KEEP_ALIVE);
     let (writer, reader) = stream.split();
@@ -156,6 +170,9 @@ impl Client {
     ) -> Result<(), String> {
         let mut messages = protocol::inbox(reader);
         let shared = Arc::clone(&self.shared);
+        let mut route = connected.conn.path.watch();
+        let active = *route.borrow_and_update();
+        shared.relays.rerouted(&shared, self.addr, active);
         self.register().await?;
         let sessions = shared.relays.sessions_of(self.addr);
         if !sessions.is_empty() {
@@ -174,6 +191,10 @@ impl Client {
                     Some(Command::Find { node, answer }) => self.find(node, answer).await?,
                     None => return Ok(()),
                 },
+                Ok(()) = route.changed() => {
+                    let active = *route.borrow_and_update();
+                    shared.relays.rerouted(&shared, self.addr, active);
+                }
             }
         }
     }

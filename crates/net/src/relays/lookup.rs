@@ -115,7 +115,7 @@ async fn offer(
     if let Some(session) = session {
         shared.relays.learn_session(shared, relay, session, node);
     }
-    let session = session.map(|session| Hop::Relay { relay, session });
+    let session = session.map(|session| shared.relays.hop(relay, session));
     let hops = record.addrs.iter().copied().map(Hop::Direct).chain(session).collect();
     // Nobody waits any more if the peer answered meanwhile.
     let _ = out.send(Ok(hops)).await;

@@ -3,6 +3,7 @@
 
 mod client;
 mod lookup;
+mod streamed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +14,7 @@ use std::{
 
 use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
 use gvpn_model::NodeId;
-use gvpn_path::Source;
+use gvpn_path::{Source, carrier_id};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -38,6 +39,8 @@ pub(crate) struct Relays {
     /// Why a relay is not connected.
     failures: Mutex<HashMap<SocketAddr, String>>,
     sessions: Mutex<HashMap<(SocketAddr, u32), NodeId>>,
+    /// Relays that are reached over a stream, and the address of what carries it.
+    carriers: Mutex<HashMap<SocketAddr, SocketAddr>>,
     /// Relays in doubt, and when the doubt began.
     doubted: Mutex<HashMap<SocketAddr, Instant>>,
     next_request: AtomicU32,
@@ -59,6 +62,7 @@ impl Relays {
             arrived: Notify::new(),
             failures: Mutex::default(),
             sessions: Mutex::default(),
+            carriers: Mutex::default(),
             doubted: Mutex::default(),
             next_request: AtomicU32::new(0),
         }
@@ -100,6 +104,7 @@ impl Relays {
     /// There is doubt whether a relay still knows this node: finds out.
     pub(crate) fn doubt(shared: &Arc<Shared>, addr: SocketAddr) {
         let relays = &shared.relays;
+        let addr = relays.owner(addr);
         let Some(relay) = relays.connected.lock().get(&addr).cloned() else { return };
         let now = Instant::now();
         let mut doubted = relays.doubted.lock();
@@ -118,7 +123,7 @@ impl Relays {
     /// A control message of a relay came in. It is not authentic: a reason to look, no more.
     pub(crate) fn handle_control(shared: &Arc<Shared>, hop: Hop, message: &[u8]) {
         let Some((kind, session)) = read_control_message(message) else { return };
-        let addr = hop.wire_addr();
+        let addr = shared.relays.owner(hop.wire_addr());
         Self::doubt(shared, addr);
         let node = shared.relays.sessions.lock().get(&(addr, session)).copied();
         if let (CONTROL_UNKNOWN_SESSION, Some(node)) = (kind, node) {
@@ -135,19 +140,62 @@ impl Relays {
         sessions.retain(|(r, _), n| *r != relay || *n != node);
         sessions.insert((relay, session), node);
         drop(sessions);
+        let hop = self.hop(relay, session);
+        let others: HashSet<SocketAddr> = {
+            let carriers = self.carriers.lock();
+            carriers.iter().filter(|(r, _)| **r != relay).map(|(_, c)| *c).collect()
+        };
+        let same = |other: SocketAddr| {
+            other == relay || (carrier_id(other).is_some() && !others.contains(&other))
+        };
         shared.peer(node).path.tell(|agent, now| {
             let old: Vec<Hop> = agent
                 .hops()
-                .filter(|hop| {
-                    matches!(hop, Hop::Relay { relay: r, session: s }
-                    if *r == relay && *s != session)
-                })
+                .filter(|old| *old != hop && old.is_relayed() && same(old.wire_addr()))
                 .collect();
-            agent.add_candidate(now, Hop::Relay { relay, session }, Source::Relay);
+            agent.add_candidate(now, hop, Source::Relay);
             for hop in old {
                 agent.remove_candidate(now, hop);
             }
         });
+    }
+
+    /// The relay that is reached at an address.
+    pub(crate) fn owner(&self, addr: SocketAddr) -> SocketAddr {
+        let carriers = self.carriers.lock();
+        let owner = carriers.iter().find(|(_, carrier)| **carrier == addr);
+        owner.map_or(addr, |(relay, _)| *relay)
+    }
+
+    /// The way to a peer by a session of a relay.
+    fn hop(&self, relay: SocketAddr, session: u32) -> Hop {
+        let carrier = self.carriers.lock().get(&relay).copied();
+        Hop::Relay { relay: carrier.unwrap_or(relay), session }
+    }
+
+    /// The relay is reached in this way from now on: the ways to peers change with it.
+    fn rerouted(&self, shared: &Arc<Shared>, relay: SocketAddr, active: Option<Hop>) {
+        let carrier = active.map(|hop| hop.wire_addr()).filter(|addr| carrier_id(*addr).is_some());
+        let before = {
+            let mut carriers = self.carriers.lock();
+            match carrier {
+                Some(carrier) => carriers.insert(relay, carrier),
+                None => carriers.remove(&relay),
+            }
+        };
+        if before != carrier {
+            for (session, node) in self.sessions_of(relay) {
+                self.learn_session(shared, relay, session, node);
+            }
+        }
+    }
+
+    /// Whether UDP reaches a relay; `None` if no relay is reached at all.
+    fn udp_works(&self) -> Option<bool> {
+        let connected: Vec<_> = self.connected.lock().keys().copied().collect();
+        let carriers = self.carriers.lock();
+        let on_udp = connected.iter().any(|relay| !carriers.contains_key(relay));
+        (!connected.is_empty()).then_some(on_udp)
     }
 
     /// The sessions with a relay.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use gvpn_market::provider::Preset;
+use chrono::{TimeDelta, Utc};
+use gvpn_market::{MAX_OFFERS, Offer, provider::Preset};
 use parking_lot::RwLock;
 
 use super::Markets;
-use crate::{NodeError, core::Core};
+use crate::{NodeError, ProviderPolicy, core::Core};
 
 const KIND: &str = "preset";
 
@@ -36,16 +37,41 @@ impl Markets {
             .collect()
     }
 
+    /// Replaces the provider's policy, and what is offered with it; `None` stops accepting.
+    pub fn set_policy(&self, policy: Option<ProviderPolicy>) {
+        self.inner.agreements.set_policy(policy);
+        self.agent_renews();
+    }
+
+    /// The offers that are published.
+    pub fn published_offers(&self) -> Vec<Offer> {
+        self.look(|market| market.offer_sheet(Utc::now(), TimeDelta::zero()).offers)
+    }
+
     /// Makes a preset, or replaces the one of its name.
     ///
     /// # Errors
-    /// `Invalid` for prices that are none.
+    /// `Invalid` for prices that are none and for a runtime that is not offered; `Conflict` where
+    /// more presets would be active than offers can be published.
     pub fn put_preset(&self, preset: Preset) -> Result<(), NodeError> {
         preset.check().map_err(NodeError::invalid)?;
+        let policy = self.inner.agreements.policy();
+        let policy = policy.ok_or_else(|| NodeError::conflict("this node is not a provider"))?;
+        if !policy.runtimes.contains(&preset.runtime) {
+            let (runtime, offered) = (&preset.runtime, policy.runtimes.join(", "));
+            return Err(NodeError::invalid(format!(
+                "runtime `{runtime}` is not offered here, only: {offered}"
+            )));
+        }
         let mut all = self.presets();
         match all.iter_mut().find(|p| p.name == preset.name) {
             Some(old) => *old = preset,
             None => all.push(preset),
+        }
+        if all.iter().filter(|p| p.active).count() > MAX_OFFERS {
+            return Err(NodeError::conflict(format!(
+                "{MAX_OFFERS} presets are active already, which is the most: deactivate one"
+            )));
         }
         self.keep_presets(all)
     }

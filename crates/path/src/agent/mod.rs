@@ -6,7 +6,7 @@ mod timeouts;
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use crate::{
-    Hop, MAX_HOPS, MIN_PROBE, Message, Report, Source, Timing,
+    Hop, MAX_HOPS, MIN_PROBE, Message, Report, Source, Tier, Timing,
     candidate::{Candidate, InFlight},
     report,
 };
@@ -223,8 +223,8 @@ impl Agent {
         match Message::decode(bytes) {
             Some(Message::Probe { token, moved, length }) => {
                 let observed = match hop {
-                    Hop::Direct(addr) => Some(addr),
-                    Hop::Relay { .. } => None,
+                    Hop::Direct(addr) if hop.tier() == Tier::Direct => Some(addr),
+                    _ => None,
                 };
                 let reply = Message::Reply { token, length, observed };
                 self.transmits.push_back(Transmit { hop, bytes: reply.encode() });

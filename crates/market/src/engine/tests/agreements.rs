@@ -60,7 +60,7 @@ fn either_side_may_terminate_and_the_provider_is_offered_again() {
             assert!(matches!(again, Err(MarketError::Gone(_))));
         }
         let proposals = world.proposals(0, Side::Requestor, &demand_id);
-        assert_eq!(proposals.len(), 1, "the new offer");
+        assert_eq!(proposals.len(), 2, "the old offer, which still stands, and the new one");
         assert!(world.nodes[1].offers().iter().any(|o| o.offer_id == offer_id));
     }
 }

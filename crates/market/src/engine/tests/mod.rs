@@ -3,6 +3,7 @@
 mod agreements;
 mod hostile;
 mod negotiation;
+mod preference;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gvpn_identity::Identity;

@@ -1,0 +1,127 @@
+//! Rules, quarantine and limits on running payloads.
+
+mod rig;
+
+use std::fmt::Write as _;
+
+use gvpn_lab::figures;
+use rig::{Daemon, Rig, WAIT};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_holds_at_both_ends_and_is_explained() {
+    let rig = Rig::new().await;
+    let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = owner.network("10.63.0.0/24").await;
+    let one = owner.payload(&a, &net, "10.63.0.2").await;
+    let two = owner.payload(&b, &net, "10.63.0.3").await;
+    for (address, name) in [("10.63.0.2", "client"), ("10.63.0.3", "server")] {
+        let edit = json!({ "name": name, "groups": [name] });
+        owner.set(&format!("{net}/members/{address}"), edit).await;
+    }
+    owner.sh(&two, "echo ok > /www/page; httpd -p 80 -h /www; httpd -p 81 -h /www").await.unwrap();
+    let get = |port: u16| format!("timeout 3 wget -q -O - http://10.63.0.3:{port}/page");
+    assert_eq!(owner.sh(&one, &get(80)).await.as_deref(), Ok("ok\n"));
+    let rules = format!("/gvpn/v1/net/{net}/rules?{WAIT}");
+    let rule = json!({ "action": "allow", "from": { "group": "client" },
+        "to": { "group": "server" }, "protocol": "tcp", "ports": [{ "first": 80, "last": 80 }] });
+    let (status, rule) = owner.post(&rules, rule).await;
+    assert_eq!(status, 200, "{rule}");
+    let policy =
+        owner.get(&format!("/gvpn/v1/net/{net}/roster")).await.1["settings"]["policy"].clone();
+    let mut strict = policy.clone();
+    strict["default"] = json!("deny");
+    owner.set(&net, json!({ "policy": strict })).await;
+    assert_eq!(owner.sh(&one, &get(80)).await.as_deref(), Ok("ok\n"), "a rule allows it");
+    owner.sh(&one, &get(81)).await.unwrap_err();
+    owner.sh(&one, "ping -c 1 -W 1 10.63.0.3").await.unwrap_err();
+    owner.sh(&two, "ping -c 1 -W 1 10.63.0.2").await.unwrap_err();
+    let trace = async |port: u16| {
+        let ask = json!({ "source": "10.63.0.2", "destination": "10.63.0.3", "protocol": "tcp",
+            "port": port });
+        owner.post(&format!("/gvpn/v1/net/{net}/trace"), ask).await.1
+    };
+    let server = owner.get(&format!("/gvpn/v1/net/{net}/members/server")).await.1["id"].clone();
+    let passes = trace(80).await;
+    assert_eq!(passes["trace"]["outcome"]["delivered"], server, "{passes}");
+    let step = json!({ "rule": { "id": rule["id"], "action": "allow", "reply": false } });
+    assert!(passes["trace"]["steps"].as_array().unwrap().contains(&step), "{passes}");
+    assert!(passes["path"].as_str().is_some_and(|path| path.contains("direct")), "{passes}");
+    assert_eq!(trace(81).await["trace"]["outcome"]["dropped"], "denied");
+
+    // Nobody is named: refused, and everything stays as it was.
+    let nobody = json!({ "action": "deny", "from": { "group": "nobody" } });
+    assert_eq!(owner.post(&rules, nobody).await.0, 400);
+    owner.set(&net, json!({ "policy": policy })).await;
+    owner.sh(&one, &get(80)).await.unwrap();
+
+    owner.set(&format!("{net}/members/server"), json!({ "quarantined": true })).await;
+    owner.sh(&one, "ping -c 1 -W 1 10.63.0.3").await.unwrap_err();
+    owner.set(&format!("{net}/members/server"), json!({ "quarantined": false })).await;
+    owner.sh(&one, "ping -c 1 -W 2 10.63.0.3").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_slows_one_member_only_and_tcp_gets_all_of_it() {
+    let rig = Rig::new().await;
+    rig.install("/usr/bin/iperf3");
+    let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = owner.network("10.64.0.0/24").await;
+    let slow = owner.payload(&a, &net, "10.64.0.2").await;
+    let fast = owner.payload(&a, &net, "10.64.0.3").await;
+    let sink = owner.payload(&b, &net, "10.64.0.4").await;
+    for port in [5000, 5001] {
+        owner.sh(&sink, &format!("iperf3 -s -p {port} >/dev/null 2>&1 &")).await.unwrap();
+        owner.comes_true(&slow, &format!("iperf3 -c 10.64.0.4 -p {port} -n 1")).await;
+    }
+    let mut table = String::from("| limit | one TCP flow | four TCP flows |\n|---|---|---|\n");
+    for rate in [1_000_000, 10_000_000, 100_000_000_u64] {
+        let limit = json!({ "limit": { "bitsPerSecond": rate } });
+        owner.set(&format!("{net}/members/10.64.0.2"), limit).await;
+        let mut row = vec![format!("{} Mbit/s", rate / 1_000_000)];
+        for flows in [1, 4] {
+            let limited = received(&owner, &slow, 5000, flows).await;
+            let share = limited / rate as f64;
+            row.push(format!("{:.1} %", share * 100.0));
+            let fits = if figures::wanted() { 0.9..1.0 } else { 0.5..1.2 };
+            assert!(fits.contains(&share), "{rate} bit/s, {flows} flows: {share}");
+        }
+        writeln!(table, "| {} |", row.join(" | ")).unwrap();
+    }
+    println!("{table}");
+    if figures::wanted() {
+        figures::write("networks.md", "limits", &table).unwrap();
+    }
+    let (limited, free) =
+        tokio::join!(received(&owner, &slow, 5000, 1), received(&owner, &fast, 5001, 1));
+    assert!(free > limited, "{free} {limited}");
+    assert!(limited > 10e6, "{limited}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_their_provider() {
+    let rig = Rig::new().await;
+    rig.install("/usr/bin/iperf3");
+    let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = owner.network("10.64.0.0/24").await;
+    let modest = owner.payload(&a, &net, "10.64.0.2").await;
+    let greedy = owner.payload(&a, &net, "10.64.0.3").await;
+    let sink = owner.payload(&b, &net, "10.64.0.4").await;
+    for port in [5000, 5001] {
+        owner.sh(&sink, &format!("iperf3 -s -p {port} >/dev/null 2>&1 &")).await.unwrap();
+        owner.comes_true(&modest, &format!("iperf3 -c 10.64.0.4 -p {port} -n 1")).await;
+    }
+    let (few, many) =
+        tokio::join!(received(&owner, &modest, 5000, 1), received(&owner, &greedy, 5001, 8));
+    // By flows it would be a ninth.
+    assert!(few > many / 4.0, "{few} {many}");
+}
+
+/// What the sink gets in a few seconds, in bits a second.
+async fn received(owner: &Daemon, from: &str, port: u16, flows: u32) -> f64 {
+    let seconds = if figures::wanted() { 10 } else { 2 };
+    let command = format!("iperf3 -c 10.64.0.4 -p {port} -t {seconds} -P {flows} -J");
+    let report = owner.sh(from, &command).await.unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap()
+}

@@ -1,0 +1,252 @@
+//! Limits in virtual time: what a sender gets through the node that delays it, and through one that
+//! only drops.
+
+mod world;
+
+use std::collections::VecDeque;
+
+use gvpn_roster::{Limit, MemberEdit};
+use gvpn_switch::{
+    Table,
+    shaper::{Popped, Shaper},
+};
+use world::*;
+
+const SECOND: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+const MSS: u64 = 1340;
+const PACKET: u64 = 1400;
+
+fn limited(member: u32, limit: Limit, at: u8) -> Table {
+    let mut world = World::new();
+    world.edit(member, MemberEdit { limit: Some(limit), ..Default::default() });
+    world.table(node(at))
+}
+
+fn bits(bits_per_second: u64) -> Limit {
+    Limit { bits_per_second, packets_per_second: 0 }
+}
+
+/// A TCP sender, roughly: a window that grows by a segment a round trip and shrinks by a third at a
+/// loss, cut into super-packets of a millisecond's worth of it.
+struct Tcp {
+    rtt: u64,
+    window: f64,
+    slow_start: bool,
+    in_flight: u64,
+    /// Acknowledgements and losses on their way: when, how many segments, whether lost.
+    news: VecDeque<(u64, u64, bool)>,
+    recovering_until: u64,
+    delivered: u64,
+}
+
+impl Tcp {
+    fn new(rtt: u64) -> Self {
+        Self {
+            rtt,
+            window: 10.0,
+            slow_start: true,
+            in_flight: 0,
+            news: VecDeque::new(),
+            recovering_until: 0,
+            delivered: 0,
+        }
+    }
+
+    fn hear(&mut self, now: u64) {
+        while self.news.front().is_some_and(|(at, ..)| *at <= now) {
+            let (_, segments, lost) = self.news.pop_front().unwrap();
+            self.in_flight -= segments;
+            if !lost {
+                self.delivered += segments;
+                let gain = if self.slow_start { 1.0 } else { 1.0 / self.window };
+                self.window += segments as f64 * gain;
+            } else if now >= self.recovering_until {
+                self.window = (self.window * 0.7).max(2.0);
+                self.slow_start = false;
+                self.recovering_until = now + self.rtt;
+            }
+        }
+    }
+
+    /// The segments of the next super-packet, if the window lets one go.
+    fn next(&self) -> Option<u64> {
+        let free = (self.window as u64).saturating_sub(self.in_flight);
+        let burst = (self.window as u64 / 10).clamp(2, 44);
+        (free >= burst.min(self.window as u64)).then(|| free.min(burst).max(1))
+    }
+}
+
+/// What a run comes to.
+struct Outcome {
+    /// Of the limit, as payload.
+    share: f64,
+    /// The longest that a packet waited after the first second.
+    longest_wait: u64,
+}
+
+/// Runs TCP senders of one member through its node for `seconds`.
+fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome {
+    let pacing = table.pacing(ix(table, 1)).unwrap();
+    let mut shaper = Shaper::new(pacing.room());
+    let mut out = vec![0; 65_535];
+    let mut longest_wait = 0;
+    let packet = vec![0; 65_535];
+    // A thread that wakes up a millisecond late, again and again.
+    for now in (0..seconds * SECOND).step_by(MS as usize) {
+        while pacing.ready_at() <= now {
+            match shaper.pop(now, &mut out) {
+                Popped::Packet((flow, segments, since), len) => {
+                    pacing.charge(len as u64, segments, now);
+                    let flow: &mut Tcp = &mut flows[flow];
+                    flow.news.push_back((now + flow.rtt, segments, false));
+                    if now > SECOND {
+                        longest_wait = longest_wait.max(now - since);
+                    }
+                }
+                Popped::Dropped((flow, segments, _), _) => {
+                    let flow: &mut Tcp = &mut flows[flow];
+                    flow.news.push_back((now + flow.rtt, segments, true));
+                }
+                Popped::Empty => break,
+            }
+        }
+        for (at, flow) in flows.iter_mut().enumerate() {
+            flow.hear(now);
+            while let Some(segments) = flow.next() {
+                flow.in_flight += segments;
+                let len = (segments * PACKET) as usize;
+                if !shaper.push((at, segments, now), &packet[..len], now) {
+                    flow.news.push_back((now + flow.rtt, segments, true));
+                }
+            }
+        }
+    }
+    let delivered: u64 = flows.iter().map(|flow| flow.delivered).sum();
+    let most = rate as f64 * seconds as f64 / 8.0;
+    Outcome { share: (delivered * MSS) as f64 / most, longest_wait }
+}
+
+#[test]
+fn tcp_gets_its_limit_and_packets_do_not_wait_long() {
+    for rate in [1_000_000, 4_000_000, 50_000_000, 1_000_000_000] {
+        for rtt in [1, 20, 100] {
+            if rate * rtt > 50_000_000_000 {
+                // A sender that gains a segment a round trip does not get so far in time.
+                continue;
+            }
+            for count in [1, 8] {
+                let table = limited(1, bits(rate), 1);
+                let mut flows: Vec<_> = (0..count).map(|_| Tcp::new(rtt * MS)).collect();
+                let outcome = shaped(&table, rate, &mut flows, 20);
+                let case = format!("{rate} bit/s, {rtt} ms, {count} flows");
+                assert!(outcome.share > 0.9, "{case}: {}", outcome.share);
+                assert!(outcome.share <= 1.01, "{case}: {}", outcome.share);
+                let waited = outcome.longest_wait / MS;
+                // A slow link is slow: some packets of every flow take their time.
+                let fair = 120 + count * 8 * PACKET * 8 * 1000 / rate;
+                assert!(waited < fair, "{case}: {waited} ms");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flood_is_cut_to_the_limit_and_the_queue_is_bounded() {
+    let table = limited(1, bits(8_000_000), 1);
+    let pacing = table.pacing(ix(&table, 1)).unwrap();
+    let mut shaper = Shaper::new(pacing.room());
+    let (packet, mut out) = ([0; 1000], [0; 1000]);
+    let (mut passed, mut most) = (0, 0);
+    for now in (0..10 * SECOND).step_by(MS as usize) {
+        // Ten times the limit.
+        (0..10).for_each(|_| {
+            shaper.push((), &packet, now);
+        });
+        most = most.max(shaper.bytes());
+        while pacing.ready_at() <= now {
+            match shaper.pop(now, &mut out) {
+                Popped::Packet((), len) => {
+                    pacing.charge(len as u64, 1, now);
+                    passed += len;
+                }
+                Popped::Dropped(..) => {}
+                Popped::Empty => break,
+            }
+        }
+    }
+    assert!((9_900_000..10_100_000).contains(&passed), "1 MB/s for 10 s: {passed}");
+    assert!(most <= pacing.room());
+}
+
+#[test]
+fn packets_come_out_as_they_went_in() {
+    let mut shaper = Shaper::new(10_000);
+    let mut out = [0; 2000];
+    for round in 0..50u8 {
+        for n in 0..5u8 {
+            assert!(shaper.push(n, &vec![round ^ n; 1000 + usize::from(n)], 0));
+        }
+        for n in 0..5u8 {
+            assert_eq!(shaper.pop(0, &mut out), Popped::Packet(n, 1000 + usize::from(n)));
+            assert!(out[..1000].iter().all(|byte| *byte == round ^ n));
+        }
+        assert_eq!(shaper.pop(0, &mut out), Popped::Empty);
+    }
+    assert!(shaper.push(0, &[0; 65_000], 0), "there is room for one in any case");
+    assert!(!shaper.push(0, &[0; 1], 0));
+}
+
+#[test]
+fn members_with_one_limit_get_the_same() {
+    let mut world = World::new();
+    for member in [1, 2] {
+        world.edit(member, MemberEdit { limit: Some(bits(8_000_000)), ..Default::default() });
+    }
+    let table = world.table(node(1));
+    // One sends super-packets, the other small ones, both all the time.
+    let mut sent = [0; 2];
+    for now in (0..10 * SECOND).step_by(MS as usize) {
+        for (member, size) in [(1, 60_000), (2, 100)] {
+            let pacing = table.pacing(ix(&table, member)).unwrap();
+            while pacing.ready_at() <= now {
+                pacing.charge(size, size.div_ceil(1400), now);
+                sent[member as usize - 1] += size;
+            }
+        }
+    }
+    assert!(sent.iter().all(|bytes| (9_900_000..10_200_000).contains(bytes)), "{sent:?}");
+}
+
+#[test]
+fn a_changed_limit_holds_at_once() {
+    let mut world = World::new();
+    world.edit(1, MemberEdit { limit: Some(bits(1000)), ..Default::default() });
+    let table = world.table(node(1));
+    let pacing = table.pacing(ix(&table, 1)).unwrap();
+    pacing.charge(60_000, 44, SECOND);
+    assert!(pacing.ready_at() > 400 * SECOND);
+    world.edit(1, MemberEdit { limit: Some(bits(1_000_000)), ..Default::default() });
+    let table = table.rebuild(world.book.roster());
+    assert_eq!(table.pacing(ix(&table, 1)).unwrap().ready_at(), 0);
+    world.edit(1, MemberEdit { limit: Some(Limit::default()), ..Default::default() });
+    assert!(table.rebuild(world.book.roster()).pacing(ix(&table, 1)).is_none());
+    assert!(table.pacing(ix(&table, 2)).is_none(), "another member has no limit");
+}
+
+#[test]
+fn a_node_that_does_not_keep_to_the_limit_is_cut() {
+    let table = limited(3, bits(8_000_000), 1);
+    let peer = table.node_ix(&node(2)).unwrap();
+    let packet = ping("10.0.0.4", "10.0.0.2");
+    let verdict = table.from_peer(peer, &packet);
+    let run = |every: u64, from: u64| {
+        let sent = 10 * SECOND / every;
+        let pass = |n: &u64| table.admit(&packet, &verdict, 1000, 1, from + n * every);
+        (sent, (0..sent).filter(pass).count() as u64)
+    };
+    let (sent, passed) = run(MS, SECOND);
+    assert_eq!(sent, passed, "what keeps to it loses nothing");
+    let (_, passed) = run(MS / 10, 20 * SECOND);
+    assert!((10_000..11_500).contains(&passed), "1 MB/s and some room, for 10 s: {passed}");
+}

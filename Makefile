@@ -15,7 +15,7 @@ test: setup      ## run every test
 	$(CARGO) test --workspace --no-fail-fast
 
 conformance: setup ## run Golem's own clients, from their registries, against real daemons
-	$(CARGO) build -p gvpn -p gvpn-gftp
+	$(CARGO) build -p gvpn -p gvpn-gftp -p gvpn-sdk --bins --examples
 	conformance/run.py $(CONFORMANCE_ARGS)
 
 build:           ## build the gvpn binary

@@ -56,13 +56,14 @@ def build_ya_client():
     subprocess.run(["cargo", "build", "-q", "--locked"], cwd=HERE / "ya-client", env=env, check=True)
 
 
-def command(program):
+def command(program, binaries):
     """The command line of a program."""
     client, name = program.split("/")
     return {
         "yapapi": [PYTHON, HERE / f"yapapi/{name}.py"],
         "golem-js": ["node", NODE / f"{name}.mjs"],
         "ya-client": [YA_CLIENT / "debug/ya-client-conformance"],
+        "sdk": [sys.executable, HERE / "sdk_example.py", binaries / f"examples/{name}", name],
         "golem_vpn": [PYTHON, HERE / "python_package.py"],
     }[client]
 

@@ -32,7 +32,7 @@ TAG = "conformance/image:latest"
 PROGRAMS = [
     "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp",
     "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "golem-js/at-once",
-    "ya-client/all", "golem_vpn/tests",
+    "ya-client/all", "golem_vpn/tests", "sdk/rent",
 ]
 LIMIT = 400
 
@@ -65,7 +65,7 @@ def run(program, world, binaries, directory):
     start = time.monotonic()
     env = environment(program, world, binaries, directory)
     process = subprocess.Popen(
-        [str(c) for c in clients.command(program)], env=env, cwd=directory, text=True, errors="replace",
+        [str(c) for c in clients.command(program, binaries)], env=env, cwd=directory, text=True, errors="replace",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )
     limit = threading.Timer(LIMIT, process.kill)

@@ -59,6 +59,17 @@ pub enum Error {
         /// What was wrong.
         reason: String,
     },
+    /// Nobody took the work.
+    #[error(
+        "no provider took the work: {summary}{}",
+        if refusals.is_empty() { String::new() } else { format!("; asked, they said: {}", refusals.join("; ")) }
+    )]
+    NoProvider {
+        /// How many offers match, and which clause of the demand excludes how many.
+        summary: String,
+        /// What providers that were asked said.
+        refusals: Vec<String>,
+    },
     /// A command in a payload failed.
     #[error("command {index} of the script failed: {message}")]
     Command {

@@ -4,23 +4,22 @@
 //! hold no state of their own: what they tell is what the daemon says at that moment.
 //!
 //! ```no_run
-//! use gvpn_sdk::{AgreementRequest, Client, Run};
+//! use gvpn_sdk::{Client, Wish};
 //!
 //! # async fn example() -> Result<(), gvpn_sdk::Error> {
 //! let client = Client::from_env()?;
 //! let network = client.create_network("192.168.7.0/24").await?;
-//! let provider = "0x00112233445566778899aabbccddeeff00112233".parse()?;
-//! let agreement = client.agree(provider, &AgreementRequest::image("web.tar.gz")).await?;
-//! let activity = client.start_activity(agreement.id).await?;
-//! let address = network.add_node(provider, "192.168.7.2").await?;
-//! activity.deploy(&[network.deployment(address).await?]).await?;
-//! let uname = activity.run(&Run::new("/bin/uname").arg("-a")).await?;
-//! println!("{}", uname.stdout);
-//! let stream = network.connect(address, 80).await?; // AsyncRead + AsyncWrite
+//! let web = client.rent(Wish::image("golem/alpine:latest").named("web"), Some(&network)).await?;
+//! web.run("busybox httpd -p 80 -h /tmp").await?;
+//! let stream = network.connect(web.ip().unwrap(), 80).await?; // AsyncRead + AsyncWrite
 //! # drop(stream);
+//! web.end().await?;
 //! network.remove().await
 //! # }
 //! ```
+//!
+//! The same by hand, with a provider that is known: [`Client::agree`], [`Client::start_activity`],
+//! [`Network::add_node`], [`Activity::deploy`], [`Activity::run`].
 
 mod activity;
 mod agreement;
@@ -34,9 +33,11 @@ mod http;
 mod image;
 mod keys;
 mod live;
+mod market;
 mod network;
 mod node;
 mod provider;
+mod rental;
 mod socks;
 
 pub use activity::{Activity, ActivityInfo, Batch, Output, Run};
@@ -57,4 +58,5 @@ pub use network::{
 };
 pub use node::{NodeStatus, PingReport};
 pub use provider::{Preset, ProviderPolicy};
+pub use rental::{Rental, Wish};
 pub use socks::Socks;

@@ -6,24 +6,31 @@
 //! with a network card of its own overrides [`Runtime::join`] and hands out its end of it.
 
 mod cgroup;
+mod confinement;
+mod container;
 mod erased;
 mod error;
 mod external;
 mod helper;
 mod image;
+mod init;
+mod layers;
 mod limits;
 mod names;
 mod network;
 mod payload;
+mod rooted;
 mod runtime;
 mod sandbox;
+mod usage;
 
 pub use cgroup::remove_groups;
+pub use container::Container;
 pub use erased::{AnyRuntime, Task};
 pub use error::RuntimeError;
 pub use external::{External, Patience};
 pub use helper::{Helper, helper_main};
-pub use image::{Image, ImageError, ImageStore};
+pub use image::{ImageConfig, ImageError, ImageStore, RootFs};
 pub use limits::{Limits, Usage};
 pub use names::Names;
 pub use network::NetworkConfig;
@@ -37,6 +44,7 @@ pub fn by_name(name: &str) -> Option<AnyRuntime> {
     match name {
         _ if name.starts_with('/') => Some(AnyRuntime::new(External::new(name))),
         "sandbox" => Some(AnyRuntime::new(Sandbox::default())),
+        "container" => Some(AnyRuntime::new(Container::default())),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What a runtime knows about the payload it runs.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::{fd::AsFd, unix::fs::chown},
     path::{Path, PathBuf},
@@ -39,13 +40,15 @@ pub struct Payload {
     namespace: OnceCell<Namespace>,
     interfaces: Interfaces,
     image: Mutex<Option<PathBuf>>,
+    env: Mutex<BTreeMap<String, String>>,
 }
 
 impl Payload {
     /// A payload that has nothing yet.
     pub fn new(config: PayloadConfig) -> Self {
         let image = Mutex::new(config.image.clone());
-        Self { config, namespace: OnceCell::new(), interfaces: Interfaces::default(), image }
+        let (namespace, interfaces) = (OnceCell::new(), Interfaces::default());
+        Self { config, namespace, interfaces, image, env: Mutex::default() }
     }
 
     /// What is known about it from the start.
@@ -61,6 +64,16 @@ impl Payload {
     /// Names its image, which may have been fetched only now.
     pub fn set_image(&self, path: PathBuf) {
         *self.image.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+    }
+
+    /// The environment that its deployment asks for, which every [`Program`](crate::Program) brings too.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.env.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what environment its deployment asks for.
+    pub fn set_env(&self, env: BTreeMap<String, String>) {
+        *self.env.lock().unwrap_or_else(PoisonError::into_inner) = env;
     }
 
     /// Its user and network namespace, made when first asked for.

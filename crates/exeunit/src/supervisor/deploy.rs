@@ -26,6 +26,7 @@ impl Unit {
         check_env(args)?;
         networks.hosts = hosts;
         *self.env.borrow_mut() = args.env.clone();
+        self.payload.set_env(args.env.clone());
         let payload = self.payload_with_image().await?;
         self.runtime.deploy(payload).await.map_err(|e| e.to_string())?;
         for network in wanted {

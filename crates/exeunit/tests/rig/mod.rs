@@ -4,6 +4,7 @@
 
 pub mod family;
 pub mod hub;
+pub mod oci;
 pub mod switchboard;
 pub mod user;
 

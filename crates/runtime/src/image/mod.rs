@@ -3,13 +3,17 @@
 //! An image is unpacked once, by a process in the user namespace of the payload that is shut in its
 //! target directory, and shared read-only by every activity that uses it.
 
+mod config;
 mod directory;
+mod oci;
 mod store;
 mod unpack;
+mod whiteout;
 
 use std::{io, path::PathBuf};
 
-pub use store::{Image, ImageStore};
+pub use config::ImageConfig;
+pub use store::{ImageStore, RootFs};
 pub(crate) use unpack::unpack_main;
 
 /// Why an image cannot be used.
@@ -25,7 +29,8 @@ pub enum ImageError {
     },
     /// Not an image of a known kind.
     #[error(
-        "{0} is not an image: expected a directory, a tar archive (plain or gzip) or a squashfs"
+        "{0} is not an image: expected an OCI image layout, an archive of `docker save`, a root file \
+         system as directory or tar archive (plain, gzip, zstd), or a squashfs"
     )]
     Kind(PathBuf),
     /// Its contents are damaged or not to be trusted.
@@ -51,6 +56,7 @@ pub enum ImageError {
 pub(crate) enum Kind {
     Tar,
     TarGz,
+    TarZstd,
     Squashfs,
 }
 
@@ -61,6 +67,7 @@ impl Kind {
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, 0x08, ..] => Some(Self::TarGz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::TarZstd),
             [b'h', b's', b'q', b's', ..] => Some(Self::Squashfs),
             _ if head.get(257..262) == Some(b"ustar") => Some(Self::Tar),
             _ if is_old_tar(head) => Some(Self::Tar),

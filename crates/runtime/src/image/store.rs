@@ -15,29 +15,55 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Bounds, ImageError, Kind, directory,
-    unpack::{Job, Outcome},
+    Bounds, ImageConfig, ImageError, Kind, directory, oci,
+    unpack::{Contents, Job, Outcome},
 };
-use crate::Helper;
+use crate::{Helper, Payload, RuntimeError};
 
-/// Unpacked images, each under the digest of its content.
+/// Unpacked images and layers, each under the digest of its content.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     directory: PathBuf,
 }
 
-/// An unpacked image. As long as this is held, the image is not removed.
+/// The root file system of an image. As long as this is held, what it is made of stays in the store.
+#[derive(Debug, Default)]
+pub struct RootFs {
+    layers: Vec<Stored>,
+    config: ImageConfig,
+}
+
+/// An unpacked tree; not removed as long as this is held.
 #[derive(Debug)]
-pub struct Image {
+struct Stored {
     root: PathBuf,
+    bytes: u64,
     _in_use: Flock<File>,
 }
 
-impl Image {
-    /// The root of its file system; not to be written to.
-    pub fn root(&self) -> &Path {
-        &self.root
+impl RootFs {
+    /// The directories that it is made of, lowest first; not to be written to.
+    pub fn layers(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.root.clone()).collect()
     }
+
+    /// How the image wants its programs to be run.
+    pub fn config(&self) -> &ImageConfig {
+        &self.config
+    }
+}
+
+/// For whom an image is unpacked, and with what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unpacking<'a> {
+    /// Where the payload shall live: the unpacking is done there.
+    pub(crate) namespace: &'a Namespace,
+    /// How to start the unpacking process.
+    pub(crate) helper: &'a Helper,
+    /// A directory for what is not finished, on the store's file system.
+    pub(crate) scratch: &'a Path,
+    /// How much it may unpack to.
+    pub(crate) bytes: Option<u64>,
 }
 
 impl ImageStore {
@@ -54,24 +80,79 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// The image at `path`, unpacked now unless it has been before. `namespace` is where the payload
-    /// shall live; the unpacking is done there, in `scratch`. It may unpack to at most `bytes`.
+    /// The root file system of a payload's image.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]: there is no image, or it cannot be used.
+    pub async fn image_of(payload: &Payload) -> Result<RootFs, RuntimeError> {
+        let config = payload.config();
+        let Some(path) = payload.image() else {
+            let text = "this runtime needs an image: name one in the agreement or the demand";
+            return Err(RuntimeError::Failed(text.to_owned()));
+        };
+        let unpacking = Unpacking {
+            namespace: payload.namespace().await?,
+            helper: &config.helper,
+            scratch: &config.directory,
+            bytes: config.limits.storage,
+        };
+        Ok(Self::open(&config.images)?.unpack(&path, unpacking).await?)
+    }
+
+    /// The image at `path`: what of it was not unpacked before is now.
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn unpack(
+    pub(crate) async fn unpack(
         &self,
         path: &Path,
-        namespace: &Namespace,
-        helper: &Helper,
-        scratch: &Path,
-        bytes: Option<u64>,
-    ) -> Result<Image, ImageError> {
-        let source = {
-            let path = path.to_owned();
-            tokio::task::spawn_blocking(move || Source::open(&path)).await
+        unpacking: Unpacking<'_>,
+    ) -> Result<RootFs, ImageError> {
+        let mut bounds = Bounds::default();
+        bounds.bytes = unpacking.bytes.unwrap_or(bounds.bytes).min(bounds.bytes);
+        let opened = {
+            let (path, scratch) = (path.to_owned(), unpacking.scratch.to_owned());
+            let open = move || match oci::read(&path, &scratch, bounds.bytes)? {
+                Some(container) => Ok(Opened::Container(container)),
+                None => Source::open(&path).map(Opened::Tree),
+            };
+            tokio::task::spawn_blocking(open).await
         };
-        let source = source.map_err(|e| self.error(io::Error::other(e)))??;
+        let (sources, config) = match opened.map_err(|e| self.error(io::Error::other(e)))?? {
+            Opened::Tree(source) => (vec![source], ImageConfig::default()),
+            Opened::Container(container) => {
+                let layers = container.layers.into_iter().map(Source::layer);
+                (layers.collect(), container.config)
+            }
+        };
+        let mut root = RootFs { layers: vec![], config };
+        for source in sources {
+            let layer = self.keep(path, source, unpacking, bounds).await?;
+            let Some(left) = bounds.bytes.checked_sub(layer.bytes) else {
+                return Err(ImageError::Contents {
+                    path: path.to_owned(),
+                    reason: "it unpacks to more than the activity's storage".to_owned(),
+                });
+            };
+            bounds.bytes = left;
+            root.layers.push(layer);
+        }
+        if root.layers.is_empty() {
+            let reason = "it has no layers".to_owned();
+            return Err(ImageError::Contents { path: path.to_owned(), reason });
+        }
+        Ok(root)
+    }
+
+    /// One tree of an image, unpacked unless it has been before.
+    async fn keep(
+        &self,
+        path: &Path,
+        source: Source,
+        unpacking: Unpacking<'_>,
+        bounds: Bounds,
+    ) -> Result<Stored, ImageError> {
+        let namespace = unpacking.namespace;
         let (root, _) = namespace.root();
         let place = self.directory.join(format!("{}-{root}-{}", source.digest, namespace.ids()));
         let root = place.join("rootfs");
@@ -79,17 +160,21 @@ impl ImageStore {
         loop {
             let in_use = self.lock(&place, FlockArg::LockShared).await?;
             if root.exists() {
-                return Ok(Image { root, _in_use: in_use });
+                let bytes = fs::read_to_string(place.join("bytes")).unwrap_or_default();
+                let bytes = bytes.trim().parse().unwrap_or(0);
+                return Ok(Stored { root, bytes, _in_use: in_use });
             }
             drop(in_use);
             let _making = self.lock(&place, FlockArg::LockExclusive).await?;
             if !root.exists()
                 && let Some(source) = source.take()
             {
-                let unpacked = fresh(scratch);
-                self.unpack_into(&unpacked, path, source, namespace, helper, bytes).await?;
-                fs::create_dir_all(&place).map_err(|e| self.error(e))?;
-                fs::rename(&unpacked, &root).map_err(|e| self.error(e))?;
+                let unpacked = fresh(unpacking.scratch);
+                let contents = self.unpack_into(&unpacked, path, source, unpacking, bounds).await?;
+                fs::create_dir_all(&place)
+                    .and_then(|()| fs::write(place.join("bytes"), contents.bytes.to_string()))
+                    .and_then(|()| fs::rename(&unpacked, &root))
+                    .map_err(|e| self.error(e))?;
             }
         }
     }
@@ -99,21 +184,27 @@ impl ImageStore {
         target: &Path,
         path: &Path,
         source: Source,
-        namespace: &Namespace,
-        helper: &Helper,
-        bytes: Option<u64>,
-    ) -> Result<(), ImageError> {
+        unpacking: Unpacking<'_>,
+        bounds: Bounds,
+    ) -> Result<Contents, ImageError> {
+        let namespace = unpacking.namespace;
         let (uid, gid) = namespace.root();
         fs::create_dir(target)
             .and_then(|()| chown(target, Some(uid), Some(gid)))
             .map_err(|e| self.error(e))?;
         let read = |source| ImageError::Read { path: path.to_owned(), source };
         let refuse = |reason| ImageError::Contents { path: path.to_owned(), reason };
-        let mut bounds = Bounds::default();
-        bounds.bytes = bytes.unwrap_or(bounds.bytes).min(bounds.bytes);
-        let job = Job { kind: source.kind, bounds, own_ids: namespace.ids() > 1 };
+        let job = Job {
+            kind: source.kind,
+            bounds,
+            own_ids: namespace.ids() > 1,
+            is_layer: source.diff_id.is_some(),
+            part: source.part,
+        };
+        let diff_id = source.diff_id.clone();
         let (image, feeder) = source.into_reader().map_err(read)?;
-        let (mut process, socket) = helper
+        let (mut process, socket) = unpacking
+            .helper
             .spawn("unpack", |command| {
                 command.current_dir(target);
                 namespace.enter(command, false)
@@ -128,11 +219,17 @@ impl ImageStore {
             Some(feeder) => tokio::task::spawn_blocking(move || feeder.join()).await.ok(),
             None => None,
         };
-        match (outcome, fed) {
-            (_, Some(Ok(Err(e)))) if e.kind() != io::ErrorKind::BrokenPipe => Err(read(e)),
-            (Some((Ok(_), _)), _) => Ok(()),
-            (Some((Err(reason), _)), _) => Err(refuse(reason)),
-            (None, _) => Err(refuse(format!("unpacking it ended with {status}"))),
+        let contents = match (outcome, fed) {
+            (_, Some(Ok(Err(e)))) if e.kind() != io::ErrorKind::BrokenPipe => return Err(read(e)),
+            (Some((Ok(contents), _)), _) => contents,
+            (Some((Err(reason), _)), _) => return Err(refuse(reason)),
+            (None, _) => return Err(refuse(format!("unpacking it ended with {status}"))),
+        };
+        match diff_id {
+            Some(told) if told != contents.diff_id => {
+                Err(refuse(oci::mismatch("unpacked layer", &told, &contents.diff_id)))
+            }
+            _ => Ok(contents),
         }
     }
 
@@ -157,11 +254,21 @@ fn fresh(scratch: &Path) -> PathBuf {
     names.into_iter().find(|path| !path.exists()).unwrap_or_else(|| scratch.join("image"))
 }
 
-/// An image on its way into the store.
+/// An image, opened.
+enum Opened {
+    Tree(Source),
+    Container(oci::Container),
+}
+
+/// A tree on its way into the store.
 struct Source {
     digest: String,
     kind: Kind,
     from: From,
+    /// Where in the file it is: first byte and length.
+    part: Option<(u64, u64)>,
+    /// Of a layer: what its unpacked archive must hash to.
+    diff_id: Option<String>,
 }
 
 enum From {
@@ -182,6 +289,8 @@ impl Source {
                 digest: format!("tree-{}", hex::encode(digest)),
                 kind: Kind::Tar,
                 from,
+                part: None,
+                diff_id: None,
             });
         }
         let mut file = File::open(path).map_err(read)?;
@@ -192,7 +301,17 @@ impl Source {
         (&mut file).take(Kind::HEAD as u64).read_to_end(&mut head).map_err(read)?;
         let kind = Kind::of(&head).ok_or_else(|| ImageError::Kind(path.to_owned()))?;
         let digest = digest(&mut file, &head).map_err(read)?;
-        Ok(Self { digest, kind, from: From::File(file) })
+        Ok(Self { digest, kind, from: From::File(file), part: None, diff_id: None })
+    }
+
+    fn layer(layer: oci::Layer) -> Self {
+        Self {
+            digest: format!("layer-{}", layer.diff_id),
+            kind: layer.kind,
+            from: From::File(layer.blob.file),
+            part: Some((layer.blob.first, layer.blob.length)),
+            diff_id: Some(layer.diff_id),
+        }
     }
 
     fn into_reader(self) -> io::Result<(OwnedFd, Option<Feeder>)> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{OpenOptionsExt, PermissionsExt, lchown, symlink},
@@ -19,12 +19,18 @@ use nix::sys::{
     time::TimeSpec,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::{Bounds, Kind};
+use super::{
+    Bounds, Kind,
+    whiteout::{Name, Whiteouts},
+};
 
 /// Most memory that reading an image may take.
 const MEMORY: u64 = 4 << 30;
+/// Largest window of zstd, as the `zstd` program takes it without being asked to.
+const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// What to unpack; the image's descriptor travels beside it. The target is the working directory.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,16 +39,22 @@ pub(super) struct Job {
     pub(super) bounds: Bounds,
     /// Whether more user ids than root's exist here.
     pub(super) own_ids: bool,
+    /// Whether it is a layer of an image: names that begin with `.wh.` remove others.
+    pub(super) is_layer: bool,
+    /// Where in the file it is: first byte and length. None for all that can be read.
+    pub(super) part: Option<(u64, u64)>,
 }
 
 /// How it went.
 pub(super) type Outcome = Result<Contents, String>;
 
 /// What was unpacked.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Contents {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+    /// SHA-256 of a layer's archive, uncompressed.
+    pub(super) diff_id: String,
 }
 
 /// Entry point of the unpacking process; standard input is its channel.
@@ -67,18 +79,72 @@ fn shut_in() -> io::Result<()> {
 }
 
 fn unpack(job: &Job, image: OwnedFd) -> io::Result<Contents> {
-    let mut tree = Tree { bounds: job.bounds, own_ids: job.own_ids, ..Tree::default() };
-    let image = BufReader::with_capacity(1 << 20, File::from(image));
-    match job.kind {
-        Kind::Tar => tree.unpack_tar(image)?,
-        Kind::TarGz => tree.unpack_tar(MultiGzDecoder::new(image))?,
-        Kind::Squashfs => tree.unpack_squashfs(image)?,
+    let mut tree = Tree {
+        bounds: job.bounds,
+        own_ids: job.own_ids,
+        whiteouts: job.is_layer.then(Whiteouts::default),
+        ..Tree::default()
+    };
+    let mut image = File::from(image);
+    let length = match job.part {
+        Some((first, length)) => {
+            image.seek(SeekFrom::Start(first))?;
+            length
+        }
+        None => u64::MAX,
+    };
+    if job.kind == Kind::Squashfs {
+        tree.unpack_squashfs(BufReader::with_capacity(1 << 20, image))?;
+    } else {
+        let image = BufReader::with_capacity(1 << 20, image.take(length));
+        let mut archive = Hashed { from: open_archive(job.kind, image)?, hash: Sha256::new() };
+        tree.unpack_tar(&mut archive)?;
+        if job.is_layer {
+            tree.contents.diff_id = archive.digest(job.bounds.bytes)?;
+        }
     }
-    if tree.contents.entries == 0 {
+    if tree.contents.entries == 0 && !job.is_layer {
         return Err(refuse("it is empty"));
     }
     tree.finish()?;
     Ok(tree.contents)
+}
+
+fn open_archive(kind: Kind, image: impl io::BufRead + 'static) -> io::Result<Box<dyn Read>> {
+    Ok(match kind {
+        Kind::TarGz => Box::new(MultiGzDecoder::new(image)),
+        Kind::TarZstd => {
+            let mut decoder = zstd::Decoder::with_buffer(image)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        Kind::Tar | Kind::Squashfs => Box::new(image),
+    })
+}
+
+/// Hashes what is read.
+struct Hashed<R> {
+    from: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Hashed<R> {
+    /// The digest of everything, what follows the archive's end included.
+    fn digest(mut self, most: u64) -> io::Result<String> {
+        let rest = io::copy(&mut self.by_ref().take(most), &mut io::sink())?;
+        if rest == most {
+            return Err(refuse("more follows the archive's end than it may unpack to"));
+        }
+        Ok(hex::encode(self.hash.finalize()))
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
 }
 
 /// The tree being written.
@@ -89,6 +155,8 @@ struct Tree {
     contents: Contents,
     /// Directories get their modes and times last: writing into them needs one and changes the other.
     directories: Vec<(PathBuf, Meta)>,
+    /// In a layer: what it removes from the layers below. That, too, comes last.
+    whiteouts: Option<Whiteouts>,
 }
 
 #[derive(Clone, Copy)]
@@ -105,6 +173,16 @@ impl Tree {
         for entry in archive.entries()? {
             let mut entry = entry?;
             let path = inner_path(&entry.path()?)?;
+            if let Some(whiteouts) = &mut self.whiteouts {
+                match Name::of(&path).map_err(|reason| refuse_entry(&path, reason))? {
+                    Name::Plain => {}
+                    name => {
+                        whiteouts.note(name);
+                        self.count()?;
+                        continue;
+                    }
+                }
+            }
             let header = entry.header();
             let meta = Meta {
                 uid: header.uid()? as u32,
@@ -265,6 +343,9 @@ impl Tree {
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        if let Some(whiteouts) = self.whiteouts.take() {
+            whiteouts.make()?;
+        }
         for (path, meta) in std::mem::take(&mut self.directories).into_iter().rev() {
             if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
                 self.finish_one(&path, meta, true)?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, sync::OnceLock};
 
 use nix::sys::{
-    resource::{Resource, getrlimit, setrlimit},
+    resource::setrlimit,
     signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask},
 };
 use seccompiler::{
@@ -11,27 +11,10 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::{Limits, limits::PROCESSES};
-
-/// Capabilities that a payload's root keeps, all of them over its own namespaces only. Not among them:
-/// those over mounts, interfaces, tracing and the kernel.
-const KEPT: [u32; 13] = [
-    0,  // CHOWN
-    1,  // DAC_OVERRIDE
-    3,  // FOWNER
-    4,  // FSETID
-    5,  // KILL
-    6,  // SETGID
-    7,  // SETUID
-    8,  // SETPCAP
-    10, // NET_BIND_SERVICE
-    13, // NET_RAW
-    18, // SYS_CHROOT
-    29, // AUDIT_WRITE
-    31, // SETFCAP
-];
-
-const OPEN_FILES: u64 = 65_536;
+use crate::{
+    Limits,
+    confinement::{CAPABILITIES, REFUSED_CALLS, limits},
+};
 
 /// Confines the present process for good; it then becomes a program of the payload.
 pub(super) fn confine(limits: &Limits) -> io::Result<()> {
@@ -47,27 +30,16 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     filters.iter().try_for_each(|f| seccompiler::apply_filter(f).map_err(io::Error::other))
 }
 
-fn set_limits(limits: &Limits) -> io::Result<()> {
-    let set = |resource, wanted: u64| {
-        let (_, most) = getrlimit(resource)?;
-        let wanted = wanted.min(most);
-        setrlimit(resource, wanted, wanted)
-    };
-    set(Resource::RLIMIT_CORE, 0)?;
-    set(Resource::RLIMIT_NOFILE, limits.open_files.unwrap_or(OPEN_FILES))?;
-    set(Resource::RLIMIT_NPROC, limits.processes.unwrap_or(PROCESSES))?;
-    if let Some(bytes) = limits.memory {
-        set(Resource::RLIMIT_DATA, bytes)?;
-    }
-    if let Some(bytes) = limits.storage {
-        set(Resource::RLIMIT_FSIZE, bytes)?;
+fn set_limits(wanted: &Limits) -> io::Result<()> {
+    for (resource, _, most) in limits(wanted) {
+        setrlimit(resource, most, most)?;
     }
     Ok(())
 }
 
 fn drop_capabilities() -> io::Result<()> {
     for capability in 0..64 {
-        if KEPT.contains(&capability) {
+        if CAPABILITIES.iter().any(|(kept, _)| *kept == capability) {
             continue;
         }
         // SAFETY: plain system call.
@@ -91,7 +63,7 @@ fn filters() -> &'static Result<[BpfProgram; 2], String> {
 /// counts is the namespaces.
 fn build_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in REFUSED {
+    for (call, _) in REFUSED_CALLS {
         rules.insert(*call, vec![]);
     }
     let masked = |argument, mask: u64, value: u64| {
@@ -120,38 +92,3 @@ fn build_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let hidden = SeccompFilter::new(hidden, SeccompAction::Allow, missing, arch)?;
     Ok([refused.try_into()?, hidden.try_into()?])
 }
-
-const REFUSED: &[i64] = &[
-    libc::SYS_add_key,
-    libc::SYS_bpf,
-    libc::SYS_delete_module,
-    libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_init_module,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-    libc::SYS_kexec_file_load,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_move_pages,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_perf_event_open,
-    libc::SYS_pivot_root,
-    libc::SYS_quotactl,
-    libc::SYS_reboot,
-    libc::SYS_request_key,
-    libc::SYS_setns,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_umount2,
-    libc::SYS_userfaultfd,
-];

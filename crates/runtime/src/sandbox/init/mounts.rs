@@ -4,36 +4,34 @@
 //! (`RESOLVE_IN_ROOT`): a link in the image cannot lead a mount astray.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::symlink,
     },
     path::Path,
 };
 
 use nix::{
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat},
     unistd::{chdir, fchdir, pivot_root},
 };
 
-use super::{super::protocol::Setup, files::NameFiles};
+use crate::{
+    confinement::{PROC_HIDDEN, PROC_READ_ONLY, TTY_GROUP},
+    init::{NameFiles, Setup},
+    layers::mount_root,
+    rooted::{Root, fd_path},
+};
 
 const NO_DATA: Option<&str> = None;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// The group that terminals belong to on most systems.
-const TTY_GROUP: u32 = 5;
-/// Parts of `/proc` that speak of the host: not to be written, or not to be read either.
-const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
-const PROC_HIDDEN: [&str; 4] = ["kcore", "keys", "timer_list", "sched_debug"];
-
 /// Builds the root and goes there.
-pub(super) fn set_up(setup: &Setup) -> io::Result<NameFiles> {
-    let names = named("root", mount_root()).and_then(|()| {
-        let root = Root(open_directory("root")?);
+pub(super) fn set_up(setup: &Setup<()>) -> io::Result<NameFiles> {
+    let names = named("root", mount_root(setup.layers)).and_then(|()| {
+        let root = Root::at("root")?;
         named("/proc", root.mount_proc())?;
         named("/sys", root.mount_sys())?;
         named("/dev", root.mount_dev(setup))?;
@@ -49,41 +47,7 @@ fn named<T>(what: &str, outcome: io::Result<T>) -> io::Result<T> {
     outcome.map_err(|e| io::Error::new(e.kind(), format!("{what}: {e}")))
 }
 
-/// The image below a layer of the payload's own; where the host has no overlays for users, a copy.
-fn mount_root() -> io::Result<()> {
-    let layers = "lowerdir=lower,upperdir=upper,workdir=work";
-    for options in [format!("{layers},userxattr"), layers.to_owned()] {
-        let flags = MsFlags::MS_NODEV;
-        if mount(Some("overlay"), "root", Some("overlay"), flags, Some(options.as_str())).is_ok() {
-            return Ok(());
-        }
-    }
-    copy_tree(Path::new("lower"), Path::new("upper"))?;
-    bind("upper", Path::new("root"))
-}
-
-fn open_directory(path: &str) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
-}
-
-/// The new root, not yet entered.
-struct Root(OwnedFd);
-
 impl Root {
-    /// Opens a place in the new root, as the payload would find it.
-    fn open(&self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .mode(if flags.contains(OFlag::O_CREAT) {
-                Mode::from_bits_truncate(0o644)
-            } else {
-                Mode::empty()
-            })
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        Ok(openat2(self.0.as_fd(), path, how)?)
-    }
-
     /// A directory to mount onto, made if absent; the result keeps its path alive.
     fn directory(&self, path: &str) -> io::Result<Place> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
@@ -143,7 +107,7 @@ impl Root {
         Ok(())
     }
 
-    fn mount_dev(&self, setup: &Setup) -> io::Result<()> {
+    fn mount_dev(&self, setup: &Setup<()>) -> io::Result<()> {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         tmpfs(&self.directory("dev")?, flags, "mode=755,size=1m,nr_inodes=4096")?;
         for device in DEVICES {
@@ -170,28 +134,21 @@ impl Root {
     }
 
     /// Mounts init's own files over the image's.
-    fn mount_names(&self, setup: &Setup) -> io::Result<NameFiles> {
+    fn mount_names(&self, setup: &Setup<()>) -> io::Result<NameFiles> {
         let place = self.directory("tmp")?;
         tmpfs(&place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=755,size=8m")?;
-        let source = Root(self.open("tmp", OFlag::O_PATH | OFlag::O_DIRECTORY)?);
-        let make = |name: &str| -> io::Result<File> {
-            let path = format!("{}/{name}", fd_path(source.0.as_fd()));
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            bind(&path, Path::new(&self.file("etc", name)?.path()))?;
-            Ok(file)
-        };
-        let mut files = NameFiles {
-            hosts: make("hosts")?,
-            hostname: make("hostname")?,
-            resolv_conf: make("resolv.conf")?,
-        };
-        umount2(fd_path(source.0.as_fd()).as_str(), MntFlags::MNT_DETACH)?;
-        files.write(&setup.names)?;
+        let source = Root::at(self.directory("tmp")?.path())?;
+        let directory = fd_path(source.as_fd());
+        let files = NameFiles::make(Path::new(&directory), &setup.names)?;
+        for name in NameFiles::NAMES {
+            let place = self.file("etc", name)?;
+            bind(&format!("{directory}/{name}"), Path::new(&place.path()))?;
+        }
+        umount2(fd_path(source.as_fd()).as_str(), MntFlags::MNT_DETACH)?;
         Ok(files)
     }
 
-    fn mount_tmp(&self, setup: &Setup) -> io::Result<()> {
+    fn mount_tmp(&self, setup: &Setup<()>) -> io::Result<()> {
         let place = self.directory("tmp")?;
         let size = part_of_memory(setup, 2);
         tmpfs(&place, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &format!("mode=1777,size={size}"))?;
@@ -206,7 +163,7 @@ impl Root {
 }
 
 /// A size for files in memory: full, they leave room for programs.
-fn part_of_memory(setup: &Setup, part: u64) -> String {
+fn part_of_memory(setup: &Setup<()>, part: u64) -> String {
     let bytes = setup.limits.memory.map(|bytes| (bytes / part).to_string());
     bytes.unwrap_or_else(|| format!("{}%", 100 / part))
 }
@@ -218,10 +175,6 @@ impl Place {
     fn path(&self) -> String {
         fd_path(self.0.as_fd())
     }
-}
-
-fn fd_path(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 fn tmpfs(place: &Place, flags: MsFlags, options: &str) -> io::Result<()> {
@@ -243,33 +196,7 @@ fn change_root() -> io::Result<()> {
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
-    let root = open_directory("/")?;
-    fchdir(&root)?;
-    Ok(())
-}
-
-/// Copies a tree with owners, modes and links.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, lchown};
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let metadata = entry.metadata()?;
-        let kind = metadata.file_type();
-        if kind.is_dir() {
-            fs::create_dir(&target)?;
-            copy_tree(&source, &target)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(&source)?, &target)?;
-        } else if kind.is_file() {
-            fs::copy(&source, &target)?;
-        } else {
-            continue;
-        }
-        lchown(&target, Some(metadata.uid()), Some(metadata.gid()))?;
-        if !kind.is_symlink() {
-            fs::set_permissions(&target, metadata.permissions())?;
-        }
-    }
+    let root = Root::at("/")?;
+    fchdir(root.as_fd())?;
     Ok(())
 }

@@ -10,11 +10,8 @@ use std::{
 
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setpgid};
 
-use super::{
-    super::protocol::{Done, Setup},
-    confine,
-};
-use crate::{Limits, Program};
+use super::confine;
+use crate::{Limits, Program, init::Setup};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -25,7 +22,7 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
-    pub(super) fn new(setup: &Setup) -> Self {
+    pub(super) fn new(setup: &Setup<()>) -> Self {
         let standard = [("PATH", PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root")];
         let mut env: BTreeMap<String, String> =
             standard.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -134,36 +131,4 @@ impl Image {
         }
         error.into()
     }
-}
-
-/// Processor time and memory of every process that init can see, and of those it has reaped.
-pub(super) fn usage() -> Done {
-    // SAFETY: plain system call.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
-    let page = 4096;
-    let reaped = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN);
-    let mut cpu_sec = reaped.map_or(0.0, |used| {
-        let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
-        seconds(used.user_time()) + seconds(used.system_time())
-    });
-    let mut memory = 0;
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_process = name.to_str().is_some_and(|n| n.parse::<u32>().is_ok_and(|pid| pid != 1));
-        let Some(stat) = is_process.then(|| fs::read_to_string(entry.path().join("stat")).ok())
-        else {
-            continue;
-        };
-        // The name in parentheses may hold anything, parentheses too.
-        let Some((_, fields)) = stat.as_deref().and_then(|text| text.rsplit_once(") ")) else {
-            continue;
-        };
-        let field = |n: usize| {
-            fields.split(' ').nth(n).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
-        };
-        // utime, stime and those of reaped children; then the resident pages.
-        cpu_sec += (11..=14).map(field).sum::<u64>() as f64 / ticks;
-        memory += field(21) * page;
-    }
-    Done::Used { cpu_sec, memory }
 }

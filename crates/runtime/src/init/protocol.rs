@@ -1,4 +1,4 @@
-//! What the ExeUnit and the sandbox's init say to each other.
+//! What the ExeUnit and the init process of a payload say to each other.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +8,33 @@ use crate::{Access, Exit, Limits, Names, Program};
 
 /// The first message to init.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Setup {
-    pub(super) names: Names,
-    pub(super) limits: Limits,
+pub(crate) struct Setup<More> {
+    pub(crate) names: Names,
+    pub(crate) limits: Limits,
     /// Whether a control group bounds the payload's memory.
-    pub(super) memory_is_bounded: bool,
+    pub(crate) memory_is_bounded: bool,
     /// Environment of every program.
-    pub(super) env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// Whether more user ids than root's exist here.
-    pub(super) own_ids: bool,
+    pub(crate) own_ids: bool,
+    /// How many directories below `lower` make up the root, `0` at the bottom.
+    pub(crate) layers: usize,
+    /// What only one runtime has to say.
+    pub(crate) more: More,
 }
 
 /// Init's answer to [`Setup`].
-pub(super) type Started = Result<(), String>;
+pub(crate) type Started = Result<(), String>;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
-    pub(super) id: u64,
-    pub(super) order: Order,
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) order: Order,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Run a program; its standard output and error travel beside this message.
     Run(Program),
     /// Open a file.
@@ -45,14 +49,14 @@ pub(super) enum Order {
 
 /// The answer to the request of the same number.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Response {
-    pub(super) id: u64,
-    pub(super) outcome: Result<Done, String>,
+pub(crate) struct Response {
+    pub(crate) id: u64,
+    pub(crate) outcome: Result<Done, String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Done {
-    /// The program has ended.
+pub(crate) enum Done {
+    /// The program has ended, or could not be run at last.
     Exited(Exit),
     /// The file travels beside this message.
     Opened,

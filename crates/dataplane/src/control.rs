@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use gvpn_model::{NetworkId, NodeId};
+use gvpn_model::{MemberId, NetworkId, NodeId};
 use gvpn_switch::Table;
 
 use crate::{
@@ -142,6 +142,12 @@ impl Control {
                     let _ = port.nic.send_packet(query);
                 }
             }
+        }
+    }
+
+    pub(crate) fn give(&self, network: NetworkId, member: MemberId, packet: &[u8]) {
+        if let Some(port) = self.port_of(network, Owner::Member(member)) {
+            let _ = port.nic.send_packet(packet);
         }
     }
 

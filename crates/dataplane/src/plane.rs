@@ -12,7 +12,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use gvpn_model::{NetworkId, NodeId};
+use gvpn_model::{MemberId, NetworkId, NodeId};
 use gvpn_path::{Hop, carrier_id};
 use gvpn_session::{HEADER_LEN, OVERHEAD, write_header};
 use gvpn_switch::Table;
@@ -156,6 +156,11 @@ impl DataPlane {
     pub fn refresh_groups(&self) {
         let (_, now) = self.shared.core.now();
         self.shared.control.lock().refresh_groups(now);
+    }
+
+    /// Gives a packet of the switch's own to a member's vNIC; lost if it has none, or that is full.
+    pub fn give(&self, network: NetworkId, member: MemberId, packet: &[u8]) {
+        self.shared.control.lock().give(network, member, packet);
     }
 
     /// Captures a network's packets on this node until the returned value is dropped.

@@ -47,6 +47,10 @@ pub(crate) struct Options {
     /// Provider: a directory of images that requestors may name; may be repeated.
     #[arg(long, value_name = "DIR")]
     image_dir: Vec<std::path::PathBuf>,
+    /// DNS server for payloads' questions about names of no network, where the network's owner
+    /// allows it: an address, `system` (as in /etc/resolv.conf) or `none` [default: system].
+    #[arg(long, value_name = "ADDR")]
+    resolver: Option<gvpn_node::Resolver>,
     /// The node's name in its offers [default: the host's].
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -85,6 +89,7 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     if let Some(name) = options.node_name {
         node_config.market.node_name = name;
     }
+    node_config.resolver = options.resolver.unwrap_or_default();
     node_config.workers = options.workers.or(config.net.workers).unwrap_or(0);
     if let Some(tun) = options.tun.or(config.net.tun_device) {
         node_config.tun_device = tun;

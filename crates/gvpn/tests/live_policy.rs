@@ -62,6 +62,34 @@ async fn policy_holds_at_both_ends_and_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_are_counted_on_all_nodes_together() {
+    let rig = Rig::new().await;
+    let (owner, a, b) = (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = owner.network("10.75.0.0/24").await;
+    let one = owner.payload(&a, &net, "10.75.0.2").await;
+    let two = owner.payload(&b, &net, "10.75.0.3").await;
+    let rules = format!("/gvpn/v1/net/{net}/rules");
+    for rule in [
+        json!({ "action": "deny", "from": { "member": 1 }, "protocol": "icmp" }),
+        json!({ "action": "allow", "protocol": "icmp" }),
+    ] {
+        let (status, answer) = owner.post(&format!("{rules}?{WAIT}"), rule).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    // Three are denied where they start; two pass, to be answered by what is denied.
+    owner.sh(&one, "ping -c 3 -i 0.1 -W 1 10.75.0.3").await.unwrap_err();
+    owner.sh(&two, "ping -c 2 -i 0.1 -W 1 10.75.0.2").await.unwrap_err();
+    let counted = owner.get(&rules).await.1;
+    assert_eq!((&counted[0]["hits"], &counted[1]["hits"]), (&json!(5), &json!(2)), "{counted}");
+    assert_eq!(counted[0]["silent"], 0);
+    // A node that does not answer is told of.
+    b.pause();
+    let counted = owner.get(&rules).await.1;
+    b.resume();
+    assert_eq!((&counted[0]["hits"], &counted[0]["silent"]), (&json!(5), &json!(1)), "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_slows_one_member_only_and_tcp_gets_all_of_it() {
     let rig = Rig::new().await;
     rig.install("/usr/bin/iperf3");

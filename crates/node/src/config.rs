@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub tun_device: PathBuf,
     /// How the node takes part in the market.
     pub market: MarketConfig,
+    /// Where payloads' questions about names of no network go, if the network's owner allows it.
+    pub resolver: Resolver,
     /// How many owned networks have their gate opened before anybody asks for it, so that the
     /// owner's address answers and the first connection is quick.
     pub gates_ahead: usize,
@@ -70,8 +72,37 @@ impl NodeConfig {
             tun_device: std::env::var_os("GVPN_TUN")
                 .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
             market: MarketConfig::default(),
+            resolver: Resolver::System,
             gates_ahead: 64,
             gate: GateKind::default(),
+        }
+    }
+}
+
+/// The DNS server that a provider lends to payloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Resolver {
+    /// The first name servers of `/etc/resolv.conf`.
+    #[default]
+    System,
+    /// This one.
+    At(SocketAddr),
+    /// None: other names are refused whatever the owner says.
+    Nobody,
+}
+
+impl std::str::FromStr for Resolver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "system" => Ok(Self::System),
+            "none" => Ok(Self::Nobody),
+            _ => text
+                .parse()
+                .or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, 53)))
+                .map(Self::At)
+                .map_err(|_| format!("`{text}` is neither `system`, `none` nor an address")),
         }
     }
 }

@@ -29,7 +29,7 @@ pub use agreements::{
     Agreement, AgreementCheck, AgreementEvent, AgreementRole, AgreementSpec, AgreementState,
     Agreements,
 };
-pub use config::{GateKind, NodeConfig, ProviderPolicy};
+pub use config::{GateKind, NodeConfig, ProviderPolicy, Resolver};
 pub use error::{ErrorKind, NodeError};
 pub use files::{FileCall, Files};
 pub use images::{Image, Images};

@@ -188,7 +188,7 @@ pub struct Rule {
     /// Which destination ports; none means all.
     #[serde(default)]
     pub ports: Vec<PortRange>,
-    /// How often it decided, on the daemon's own node.
+    /// How often it decided, on all nodes that said so in time.
     #[serde(default, skip_serializing)]
     pub hits: u64,
 }

@@ -85,10 +85,19 @@ impl Acl {
         Some(Self { default: policy.default, rules })
     }
 
-    /// What happens to a packet; counted.
-    pub(crate) fn decide(&self, from: End, to: End, transport: &Transport) -> Action {
+    /// What happens to a packet; counted where it starts. Where it comes in, only what should not
+    /// have been sent counts: the rest has been counted already.
+    pub(crate) fn decide(
+        &self,
+        from: End,
+        to: End,
+        transport: &Transport,
+        starts_here: bool,
+    ) -> Action {
         let (decision, counter) = self.find(from, to, transport);
-        if let Some(counter) = counter {
+        if let Some(counter) = counter
+            && (starts_here || decision.action == Action::Deny)
+        {
             counter.0.fetch_add(1, Ordering::Relaxed);
         }
         decision.action

@@ -41,7 +41,7 @@ impl Table {
                 if gateway && self.answers_names(ip) {
                     return Verdict::Answer;
                 }
-                self.unicast(port, ix, &addresses, ip)
+                self.unicast(port, ix, &addresses, ip, true)
             }
             Some(Holder::Gateway) => Verdict::Answer,
             Some(Holder::Broadcast) => self.replicate(port, None, addresses, ip, true),
@@ -68,7 +68,7 @@ impl Table {
         match self.receiver(&addresses) {
             Some(Holder::Member { ix, .. }) => {
                 if self.rows[ix.0 as usize].local {
-                    self.unicast(from, ix, &addresses, ip)
+                    self.unicast(from, ix, &addresses, ip, false)
                 } else {
                     Verdict::Drop(DropReason::NotHere)
                 }
@@ -118,13 +118,20 @@ impl Table {
     }
 
     #[inline]
-    fn unicast(&self, from: MemberIx, to: MemberIx, addresses: &Addresses, ip: &[u8]) -> Verdict {
+    fn unicast(
+        &self,
+        from: MemberIx,
+        to: MemberIx,
+        addresses: &Addresses,
+        ip: &[u8],
+        starts_here: bool,
+    ) -> Verdict {
         if self.rows[to.0 as usize].quarantined {
             return Verdict::Drop(DropReason::Quarantined);
         }
         match &self.acl {
             None => Verdict::Deliver(to),
-            Some(acl) => self.unicast_by_rules(acl, from, to, addresses, ip),
+            Some(acl) => self.unicast_by_rules(acl, from, to, addresses, ip, starts_here),
         }
     }
 
@@ -136,13 +143,14 @@ impl Table {
         to: MemberIx,
         addresses: &Addresses,
         ip: &[u8],
+        starts_here: bool,
     ) -> Verdict {
         let Some(transport) = Transport::of(ip) else {
             return Verdict::Drop(DropReason::Malformed);
         };
         let from = End { ip: addresses.source(), member: Some(from) };
         let end = End { ip: addresses.destination(), member: Some(to) };
-        match acl.decide(from, end, &transport) {
+        match acl.decide(from, end, &transport, starts_here) {
             Action::Allow => Verdict::Deliver(to),
             Action::Deny => Verdict::Drop(DropReason::Denied),
         }
@@ -197,7 +205,7 @@ impl Table {
         let may = |ix: MemberIx, count: bool| {
             let to = End { ip, member: Some(ix) };
             let allows = |acl: &Acl| match count {
-                true => acl.decide(from, to, transport) == Action::Allow,
+                true => acl.decide(from, to, transport, true) == Action::Allow,
                 false => acl.explain(from, to, transport).action == Action::Allow,
             };
             !self.rows[ix.0 as usize].quarantined && self.acl.as_ref().is_none_or(allows)

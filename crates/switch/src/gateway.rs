@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use gvpn_model::MemberId;
 use gvpn_roster::Subnet;
 
 use crate::{
@@ -14,8 +15,31 @@ use crate::{
 
 /// Questions to the name server that a member may ask: 1,000 a second, half of them at once.
 const QUESTIONS: Rate = Rate { per_second: 1000, burst: 500_000_000 };
+/// Questions that are asked elsewhere for a member: 100 a second, twice as many at once.
+const FOREIGN: Rate = Rate { per_second: 100, burst: 2_000_000_000 };
 /// ICMP errors that the switch sends: 100 a second, half of them at once.
 const ERRORS: Rate = Rate { per_second: 100, burst: 500_000_000 };
+
+/// A DNS question that is none of the network's business: its owner allows that the provider's
+/// resolver is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Who asks.
+    pub member: MemberId,
+    /// Address and port that it asks from.
+    pub client: (IpAddr, u16),
+    /// Address and port that it asks.
+    pub server: (IpAddr, u16),
+    /// The DNS message.
+    pub question: Vec<u8>,
+}
+
+impl Asked {
+    /// The packet that brings a DNS message as the answer.
+    pub fn reply(&self, message: &[u8]) -> Option<Vec<u8>> {
+        compose::udp(self.server, self.client, message)
+    }
+}
 
 impl Table {
     /// The switch's own reply to a packet of the local member at `port` that had the verdict
@@ -39,7 +63,19 @@ impl Table {
             let (from, to) = transport.ports?;
             let question = ip.get(transport.offset + 8..compose::total_length(ip)?)?;
             let reply = names::answer(self, question)?;
-            return compose::udp((addresses.destination(), to), (addresses.source(), from), &reply);
+            let asked = Asked {
+                member: row.id,
+                client: (addresses.source(), from),
+                server: (addresses.destination(), to),
+                question: question.to_vec(),
+            };
+            let elsewhere = reply.foreign
+                && self.policy().dns_forward
+                && row.live.foreign.take(FOREIGN, 1, now);
+            if elsewhere && self.live.ask_elsewhere(&asked) {
+                return None;
+            }
+            return asked.reply(&reply.bytes);
         }
         if !self.live.errors.take(ERRORS, 1, now) {
             return None;

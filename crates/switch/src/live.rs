@@ -13,9 +13,10 @@ use gvpn_model::{MemberId, NodeId};
 use gvpn_roster::{Limit, Roster, RuleId};
 use parking_lot::Mutex;
 
-use crate::{acl::Counter, bucket::Bucket, groups::Groups, igmp::Membership};
+use crate::{acl::Counter, bucket::Bucket, gateway::Asked, groups::Groups, igmp::Membership};
 
 type Watcher = Box<dyn Fn() + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Asked) -> bool + Send + Sync>;
 
 /// State of a network on this node that the tables of successive epochs share: multicast
 /// memberships, rate limits and counters. Times are nanoseconds of any monotonic clock.
@@ -29,6 +30,7 @@ pub struct Live {
     /// Multicast was sent to nodes whose memberships are not known here.
     wanting: AtomicBool,
     watcher: OnceLock<Watcher>,
+    elsewhere: OnceLock<Elsewhere>,
     /// Limits the errors that the switch sends.
     pub(crate) errors: Bucket,
 }
@@ -41,6 +43,7 @@ pub(crate) struct MemberLive {
     pub(crate) packets: Bucket,
     pub(crate) multicast: Bucket,
     pub(crate) questions: Bucket,
+    pub(crate) foreign: Bucket,
 }
 
 impl Live {
@@ -48,6 +51,13 @@ impl Live {
     /// changed. It is called on data-path threads: it must only wake something else. The first stays.
     pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
         let _ = self.watcher.set(Box::new(watcher));
+    }
+
+    /// Has `elsewhere` asked what the network's name server does not know, where the policy allows
+    /// it. It is called on data-path threads and says whether it will see to an answer; if it does
+    /// not, the question is refused. The first stays.
+    pub fn ask_names_of(&self, elsewhere: impl Fn(Asked) -> bool + Send + Sync + 'static) {
+        let _ = self.elsewhere.set(Box::new(elsewhere));
     }
 
     /// The multicast groups with listeners on this node: what to announce to nodes that ask.
@@ -113,6 +123,10 @@ impl Live {
         }
         drop(groups);
         self.changed_if(changed, true);
+    }
+
+    pub(crate) fn ask_elsewhere(&self, asked: &Asked) -> bool {
+        self.elsewhere.get().is_some_and(|ask| ask(asked.clone()))
     }
 
     pub(crate) fn version(&self) -> u64 {

@@ -1,7 +1,8 @@
 //! The name server at the gateway address (RFC 1034, 1035; SRV RFC 2782; EDNS RFC 6891).
 //!
 //! It is the authority for `NETWORK.vpn` and for the reverse names of the network's prefixes, and
-//! knows the network's `hosts`. Every other question is refused, so that a resolver asks elsewhere.
+//! knows the network's `hosts`. Every other question is refused, so that a resolver asks elsewhere,
+//! or asked elsewhere from here, where the owner and the provider allow it.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -39,8 +40,16 @@ enum Found {
     Refused,
 }
 
+/// A reply to a question.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) bytes: Vec<u8>,
+    /// The name is none of this network's, nor of any other: somebody else may know it.
+    pub(crate) foreign: bool,
+}
+
 /// The reply to the DNS message `question`; `None` for what is no question at all.
-pub(crate) fn answer(table: &Table, question: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(table: &Table, question: &[u8]) -> Option<Reply> {
     let asked = Message::from_vec(question).ok()?;
     if asked.metadata.message_type != MessageType::Query {
         return None;
@@ -57,12 +66,22 @@ pub(crate) fn answer(table: &Table, question: &[u8]) -> Option<Vec<u8>> {
         }
         None => PLAIN,
     };
+    let mut foreign = false;
     match (asked.metadata.op_code, asked.queries.as_slice()) {
-        (OpCode::Query, [query]) => fill(&mut reply, table, query),
+        (OpCode::Query, [query]) => {
+            fill(&mut reply, table, query);
+            let refused = reply.metadata.response_code == ResponseCode::Refused;
+            foreign = refused && query.query_class() == DNSClass::IN && !is_ours(query.name());
+        }
         (OpCode::Query, _) => reply.metadata.response_code = ResponseCode::FormErr,
         _ => reply.metadata.response_code = ResponseCode::NotImp,
     }
-    fit(reply, limit)
+    Some(Reply { bytes: fit(reply, limit)?, foreign })
+}
+
+/// Whether a name is below the top-level domain of networks, of which nobody else knows anything.
+fn is_ours(name: &Name) -> bool {
+    name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(TOP.as_bytes()))
 }
 
 /// The zone of a network.

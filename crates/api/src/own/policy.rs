@@ -18,7 +18,8 @@ pub(crate) struct NewRule {
     at: Option<usize>,
 }
 
-/// The rules of the policy in order, with how often each decided on this node.
+/// The rules of the policy in order, with how often each decided: the sum of all members' nodes but
+/// those that do not say so in time (`silent`).
 #[utoipa::path(
     get, path = "/net/{id}/rules", tag = "policy", params(("id" = String, Path)),
     responses((status = 200, body = Vec<Object>), (status = 404))
@@ -27,7 +28,7 @@ pub(crate) async fn rules(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
 ) -> ApiResult<Json<Vec<RuleRow>>> {
-    Ok(Json(state.node.networks().rules(network_id(&id)?)?))
+    Ok(Json(state.node.networks().rules(network_id(&id)?).await?))
 }
 
 /// Adds a rule: `{action, from?, to?, protocol?, ports?, at?}`. The first rule that matches decides.

@@ -9,7 +9,7 @@ use crate::{context::Context, failure::Outcome, show};
 /// Commands on the rules of a network; the first rule that matches a packet decides.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Rule {
-    /// List the rules, and how often each decided at this node.
+    /// List the rules, and how often each decided, on all nodes together.
     Ls {
         /// Network: id, beginning of an id, or name.
         network: String,

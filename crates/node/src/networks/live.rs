@@ -8,7 +8,6 @@ use gvpn_roster::{
 };
 use gvpn_switch::trace::{Question, Step};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 use super::{NetworkInfo, Networks};
 use crate::{
@@ -16,16 +15,6 @@ use crate::{
     core::Core,
     proto::{self, TraceReply, TraceRequest},
 };
-
-/// A rule of a network's policy, and how often it decided on this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleRow {
-    /// The rule.
-    #[serde(flatten)]
-    pub rule: Rule,
-    /// How often it decided about a packet on this node.
-    pub hits: u64,
-}
 
 impl Networks {
     /// Adds a prefix: `prefix` in CIDR form, or a fresh unique local IPv6 prefix when there is none.
@@ -106,18 +95,6 @@ impl Networks {
                 "network {id} has no member with the number, address or name `{text}`"
             ))
         })
-    }
-
-    /// The rules of the policy, in order.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn rules(&self, id: NetworkId) -> Result<Vec<RuleRow>, NodeError> {
-        let policy = self.roster(id)?.settings.policy;
-        let counted = self.local().table(id).map(|table| table.live().rule_hits());
-        let counted = counted.unwrap_or_default();
-        let hits = |rule: RuleId| counted.iter().find(|(id, _)| *id == rule).map_or(0, |c| c.1);
-        Ok(policy.rules.into_iter().map(|rule| RuleRow { hits: hits(rule.id), rule }).collect())
     }
 
     /// Adds a rule, before the one at place `at` or after all.

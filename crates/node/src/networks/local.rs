@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_net::Net;
 use gvpn_roster::Roster;
-use gvpn_switch::Table;
+use gvpn_switch::{Asked, Table};
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 /// The rosters in force on this node.
 pub(crate) struct Local {
@@ -15,6 +15,8 @@ pub(crate) struct Local {
     net: Net,
     rosters: Mutex<HashMap<NetworkId, InForce>>,
     changes: broadcast::Sender<NetworkId>,
+    /// Where questions about names of no network go.
+    names: Option<mpsc::Sender<(NetworkId, Asked)>>,
 }
 
 /// One network's roster and the table made from it.
@@ -24,9 +26,9 @@ struct InForce {
 }
 
 impl Local {
-    pub(crate) fn new(net: Net) -> Self {
+    pub(crate) fn new(net: Net, names: Option<mpsc::Sender<(NetworkId, Asked)>>) -> Self {
         let (changes, _) = broadcast::channel(1024);
-        Self { me: net.node_id(), net, rosters: Mutex::default(), changes }
+        Self { me: net.node_id(), net, rosters: Mutex::default(), changes, names }
     }
 
     /// Puts a roster in force, unless a newer one is.
@@ -37,7 +39,7 @@ impl Local {
             let table = match rosters.get(&id) {
                 Some(present) if present.roster.epoch >= roster.epoch => return,
                 Some(present) => present.table.rebuild(&roster),
-                None => Table::build(&roster, self.me),
+                None => self.first_table(&roster),
             };
             let table = Arc::new(table);
             self.net.dataplane().set_network(id, table.clone());
@@ -45,6 +47,15 @@ impl Local {
             rosters.insert(id, InForce { roster, table });
         }
         let _ = self.changes.send(id);
+    }
+
+    fn first_table(&self, roster: &Roster) -> Table {
+        let table = Table::build(roster, self.me);
+        if let Some(names) = self.names.clone() {
+            let id = roster.network;
+            table.live().ask_names_of(move |asked| names.try_send((id, asked)).is_ok());
+        }
+        table
     }
 
     /// The node is not in this network any more.

@@ -2,11 +2,13 @@
 
 mod capture;
 mod gate;
+mod hits;
 mod info;
 mod live;
 mod local;
 mod member;
 mod multicast;
+mod names;
 mod owner;
 mod push;
 mod service;
@@ -29,8 +31,8 @@ use crate::{NodeError, core::Core};
 
 pub use capture::{CaptureStream, CaptureWish};
 pub use gate::Tap;
+pub use hits::RuleRow;
 pub use info::{NetworkInfo, NetworkSpec, NodeRow, Progress};
-pub use live::RuleRow;
 pub(crate) use local::Local;
 pub(crate) use view::network_config;
 
@@ -61,7 +63,8 @@ struct Inner {
 impl Networks {
     /// Takes up the networks that were kept and starts to serve and distribute rosters.
     pub(crate) fn start(core: &Arc<Core>) -> Result<Self, NodeError> {
-        let local = Arc::new(Local::new(core.net.clone()));
+        let names = names::serve(core);
+        let local = Arc::new(Local::new(core.net.clone(), names));
         let books = Arc::new(Books::restore(core.clone(), local.clone())?);
         let memberships = Arc::new(Memberships::restore(core.clone(), local.clone())?);
         let pusher = Arc::new(Pusher::new(core.clone(), books.clone()));
@@ -71,6 +74,7 @@ impl Networks {
         let this = Self { inner: Arc::new(inner) };
         multicast::serve(core, this.local());
         live::serve(core, &this);
+        hits::serve(core, &this);
         capture::serve(core, &this);
         service::serve(core, this.inner.memberships.clone(), this.inner.pusher.clone());
         this.resume(core)?;

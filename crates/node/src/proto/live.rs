@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use gvpn_model::NetworkId;
+use gvpn_roster::RuleId;
 use gvpn_switch::trace::{Question, Trace};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,20 @@ pub struct TraceReply {
     pub epoch: u64,
     /// The way to the receiver's node, if that is another; none while the two do not talk.
     pub path: Option<String>,
+}
+
+/// From a network's owner to a member's node: how often did each rule decide with you?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HitsRequest {
+    /// The network.
+    pub network: NetworkId,
+}
+
+/// How often each rule that ever decided did so on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HitsReply {
+    /// Rules and counts.
+    pub hits: Vec<(RuleId, u64)>,
 }
 
 /// From a network's owner to a member's node: send me the packets of this network. The answer is

@@ -15,7 +15,9 @@ mod wire;
 pub use activity::{ActivityReply, ActivityRequest, ActivityUpdate, Numbered};
 pub use agreement::{AgreementReply, AgreementRequest};
 pub use file::{FileReply, FileRequest};
-pub use live::{CaptureRequest, GroupsRequest, GroupsUpdate, TraceReply, TraceRequest};
+pub use live::{
+    CaptureRequest, GroupsRequest, GroupsUpdate, HitsReply, HitsRequest, TraceReply, TraceRequest,
+};
 pub use roster::{RosterReply, RosterRequest, UpdateKind};
 pub use wire::{MAX_FRAME, receive, receive_frame, send, send_frame};
 
@@ -29,6 +31,8 @@ pub const ACTIVITY: &str = "gvpn.activity.1";
 pub const GROUPS: &str = "gvpn.groups.1";
 /// What would happen to a packet that a node's payload sends.
 pub const TRACE: &str = "gvpn.trace.1";
+/// How often the rules of a network decided on a node, for its owner.
+pub const HITS: &str = "gvpn.hits.1";
 /// Packets of a network, for its owner.
 pub const CAPTURE: &str = "gvpn.capture.1";
 /// Files.

@@ -266,3 +266,40 @@ async fn events_stream_while_a_batch_runs() {
         requestor.get(&format!("/activity-api/v1/activity/{activity}/usage")).await;
     assert!(status == 200 && usage["currentUsage"][0].as_f64().unwrap() > 0.0, "{usage}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_was_away_hears_of_ends_from_a_requestor_that_was_started_anew() {
+    let rig = Rig::new().await;
+    let (mut requestor, a, b) =
+        (rig.requestor().await, rig.provider("a").await, rig.provider("b").await);
+    let net = requestor.network("10.48.0.0/24").await;
+    let one = requestor.payload(&a, &net, "10.48.0.2").await;
+    let two = requestor.payload(&b, &net, "10.48.0.3").await;
+    let agreements = requestor.get("/gvpn/v1/agreements").await.1;
+    let of_b = agreements.as_array().unwrap().iter().find(|a| a["provider"] == b.id.as_str());
+    let of_b = of_b.unwrap()["id"].as_str().unwrap().to_owned();
+    let payloads = [a.descendants(), b.descendants()].concat();
+    assert!(!alive(&payloads).is_empty());
+    // Both providers stand still while the requestor ends an activity and an agreement.
+    for provider in [&a, &b] {
+        provider.pause();
+    }
+    let activity = format!("/activity-api/v1/activity/{one}");
+    let agreement = format!("/gvpn/v1/agreements/{of_b}/terminate");
+    let ends =
+        async { tokio::join!(requestor.delete(&activity), requestor.post(&agreement, json!({}))) };
+    // Whether it answers in time does not matter: it is killed in the middle of it.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), ends).await;
+    requestor.kill();
+    requestor.start().await;
+    for provider in [&a, &b] {
+        provider.resume();
+    }
+    eventually("no payload runs", async || alive(&payloads).is_empty()).await;
+    for activity in [&one, &two] {
+        eventually("the requestor sees the end", async || {
+            requestor.state(activity).await == "Terminated"
+        })
+        .await;
+    }
+}

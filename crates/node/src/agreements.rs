@@ -17,8 +17,12 @@ use crate::{
 
 /// Kind of the documents that keep agreements.
 const KIND: &str = "agreement";
-/// How often the other side is told about an end that it did not acknowledge.
-const TELLINGS: u32 = 8;
+/// Kind of the documents about ends that the other side has yet to hear of.
+const UNTOLD: &str = "untold-agreement-end";
+/// Pauses between attempts to tell the other side about an end.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// How long that is tried.
+const TELL_FOR: chrono::Duration = chrono::Duration::days(1);
 
 /// A further check of agreements that requestors propose; the text is the reason of a refusal.
 pub type AgreementCheck = dyn Fn(&Agreement) -> Result<(), String> + Send + Sync;
@@ -37,6 +41,15 @@ struct Inner {
     policy: RwLock<Option<ProviderPolicy>>,
     check: RwLock<Option<Box<AgreementCheck>>>,
     events: broadcast::Sender<AgreementEvent>,
+}
+
+/// An end that the other side has yet to hear of.
+#[derive(Serialize, Deserialize)]
+struct Untold {
+    id: AgreementId,
+    other: NodeId,
+    reason: Option<String>,
+    since: DateTime<Utc>,
 }
 
 /// What the requestor asks for.
@@ -124,6 +137,9 @@ impl Agreements {
             }),
         };
         this.serve();
+        for untold in core.store.documents::<Untold>(UNTOLD)? {
+            this.tell_end(untold);
+        }
         Ok(this)
     }
 
@@ -154,10 +170,17 @@ impl Agreements {
         }
         let core = &self.inner.core;
         let request = AgreementRequest::Propose { id, spec };
-        let spec = match core.peers.request(provider, proto::AGREEMENT, &request).await? {
-            AgreementReply::Approved(spec) => spec,
-            AgreementReply::Terminated => {
+        let spec = match core.peers.request(provider, proto::AGREEMENT, &request).await {
+            Ok(AgreementReply::Approved(spec)) => spec,
+            Ok(AgreementReply::Terminated) => {
                 return Err(NodeError::internal(format!("node {provider} gave no proper answer")));
+            }
+            Err(error) => {
+                if error.kind == ErrorKind::Timeout {
+                    // It may have agreed: this node has not.
+                    self.announce_end(id, provider, Some("the answer came too late".into()))?;
+                }
+                return Err(error);
             }
         };
         let agreement = Agreement::approved(id, core.me, provider, AgreementRole::Requestor, spec);
@@ -200,7 +223,7 @@ impl Agreements {
         let me = self.inner.core.me;
         let other = if agreement.provider == me { agreement.requestor } else { agreement.provider };
         if other != me {
-            self.tell_end(id, other, reason);
+            self.announce_end(id, other, reason)?;
         }
         Ok(())
     }
@@ -253,21 +276,38 @@ impl Agreements {
         self.keep(agreement)
     }
 
-    /// Tells the other side, again for a while when it does not answer.
-    fn tell_end(&self, id: AgreementId, other: NodeId, reason: Option<String>) {
+    /// Has the other side told, also if this node is started anew before it could be.
+    fn announce_end(
+        &self,
+        id: AgreementId,
+        other: NodeId,
+        reason: Option<String>,
+    ) -> Result<(), NodeError> {
+        let untold = Untold { id, other, reason, since: Utc::now() };
+        self.inner.core.store.put_document(UNTOLD, &id.to_string(), &untold)?;
+        self.tell_end(untold);
+        Ok(())
+    }
+
+    /// Tells the other side, again for a day when it does not answer.
+    fn tell_end(&self, untold: Untold) {
         let core = self.inner.core.clone();
         self.inner.core.spawn(async move {
+            let Untold { id, other, reason, since } = untold;
             let request = AgreementRequest::Terminate { id, reason };
-            let mut pause = Duration::from_secs(1);
-            for _ in 0..TELLINGS {
+            let mut pause = PAUSE.0;
+            while Utc::now() - since < TELL_FOR {
                 let told: Result<AgreementReply, _> =
                     core.peers.request(other, proto::AGREEMENT, &request).await;
                 match told {
                     Err(e) if matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Timeout) => {}
-                    _ => return,
+                    _ => break,
                 }
                 tokio::time::sleep(pause).await;
-                pause *= 2;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            if let Err(error) = core.store.remove_document(UNTOLD, &id.to_string()) {
+                tracing::warn!(%error, agreement = %id, "its end will be told again");
             }
         });
     }

@@ -146,9 +146,11 @@ impl Daemon {
 
     /// SIGTERM: an orderly end.
     pub async fn stop(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let Some(mut process) = self.process.take() else { return };
-        let pid = nix::unistd::Pid::from_raw(process.0.id().try_into().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         let mut ended = async || process.0.try_wait().unwrap().is_some();
         eventually("the daemon stops", async || ended().await).await;
     }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use gvpn_model::BatchId;
+use gvpn_model::{BatchId, StatePair};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
@@ -49,6 +49,11 @@ impl Remote {
         self.known.lock().info.clone()
     }
 
+    /// What the provider said when it was asked for it.
+    pub(crate) fn set_state(&self, state: StatePair) {
+        self.known.lock().info.state = state;
+    }
+
     pub(crate) fn batches(&self) -> Vec<BatchId> {
         self.known.lock().batches.keys().copied().collect()
     }
@@ -80,6 +85,12 @@ impl Remote {
         self.tick.send_modify(|tick| *tick += 1);
     }
 
+    /// The provider knows that it is over.
+    pub(crate) fn told_end(&self) {
+        self.end_asked.store(false, Ordering::Release);
+    }
+
+    /// Whether the provider is to be told that it is over.
     pub(crate) fn end_asked(&self) -> bool {
         self.end_asked.load(Ordering::Acquire)
     }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use gvpn_model::{ActivityId, AgreementId, BatchId, ExeScript, NetworkId, NodeId};
+use gvpn_model::{ActivityId, ActivityState, AgreementId, BatchId, ExeScript, NetworkId, NodeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActivityInfo, ActivitySpec, AgreementState, Agreements, BatchResults, ErrorKind, EventStream,
-    Networks, NodeError, Usage,
+    ActivityInfo, ActivitySpec, Agreement, AgreementState, Agreements, BatchResults, ErrorKind,
+    EventStream, Networks, NodeError, Usage,
     activities::{remote::Remote, resolve, watch},
     core::Core,
     proto::{self, ActivityReply, ActivityRequest},
@@ -22,6 +22,8 @@ const CREATE_LIMIT: Duration = Duration::from_secs(60);
 const DESTROY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a provider may take to say what was used.
 const USAGE_LIMIT: Duration = Duration::from_secs(5);
+/// Why an activity has ended that this node wanted ended.
+const DESTROYED: &str = "destroyed by the requestor";
 /// How long an ended activity is remembered across restarts.
 const REMEMBERED: chrono::Duration = chrono::Duration::days(1);
 
@@ -39,6 +41,9 @@ pub(crate) struct Requestor {
 struct Kept {
     info: ActivityInfo,
     batches: Vec<BatchId>,
+    /// The provider has yet to hear that it is over.
+    #[serde(default)]
+    untold: bool,
 }
 
 impl Requestor {
@@ -55,7 +60,7 @@ impl Requestor {
             order: Mutex::default(),
         });
         let old = chrono::Utc::now() - REMEMBERED;
-        for Kept { info, batches } in core.store.documents(KIND)? {
+        for Kept { info, batches, untold } in core.store.documents(KIND)? {
             if info.ended.is_some_and(|ended| ended < old) {
                 core.store.remove_document(KIND, &info.id.to_string())?;
                 continue;
@@ -64,7 +69,13 @@ impl Requestor {
             let remote = this.add(Remote::new(info, batches));
             if over {
                 remote.end(remote.info().reason);
-            } else {
+            } else if untold {
+                remote.end(Some(DESTROYED.into()));
+            }
+            if untold {
+                remote.ask_end();
+            }
+            if !over || untold {
                 this.follow(remote);
             }
         }
@@ -86,26 +97,49 @@ impl Requestor {
             let message = format!("agreement {agreement} was made by {}", contract.requestor);
             return Err(NodeError::forbidden(message));
         }
+        // Kept before it is asked for: whatever happens, an ExeUnit that was started is known here.
         let id = ActivityId::random();
+        let remote = Remote::new(self.info_of_new(id, &contract), Vec::new());
+        self.keep(&remote)?;
         let request = ActivityRequest::Create { id, agreement, spec };
-        let answer = self.ask(contract.provider, &request, CREATE_LIMIT).await;
-        let ActivityReply::Created { state } = answer? else {
-            return Err(no_answer(contract.provider));
-        };
-        let info = ActivityInfo {
+        match self.ask(contract.provider, &request, CREATE_LIMIT).await {
+            Ok(ActivityReply::Created { state }) => {
+                remote.set_state(state);
+                let remote = self.add(remote);
+                self.keep(&remote)?;
+                let info = remote.info();
+                self.follow(remote);
+                Ok(info)
+            }
+            Ok(_) => {
+                self.core.store.remove_document(KIND, &id.to_string())?;
+                Err(no_answer(contract.provider))
+            }
+            Err(e) if matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Timeout) => {
+                // It may have been started all the same.
+                remote.ask_end();
+                remote.end(Some(format!("it was not created: {e}")));
+                self.follow(Arc::new(remote));
+                Err(e)
+            }
+            Err(e) => {
+                self.core.store.remove_document(KIND, &id.to_string())?;
+                Err(e)
+            }
+        }
+    }
+
+    fn info_of_new(&self, id: ActivityId, contract: &Agreement) -> ActivityInfo {
+        ActivityInfo {
             id,
-            agreement,
+            agreement: contract.id,
             provider: contract.provider,
             requestor: self.core.me,
-            state,
+            state: (ActivityState::New, None),
             reason: None,
             created: chrono::Utc::now(),
             ended: None,
-        };
-        let remote = self.add(Remote::new(info.clone(), Vec::new()));
-        self.keep(&remote)?;
-        self.follow(remote);
-        Ok(info)
+        }
     }
 
     pub(crate) fn list(&self) -> Vec<ActivityInfo> {
@@ -197,20 +231,29 @@ impl Requestor {
         if remote.info().is_over() {
             return Ok(());
         }
-        // From here on the follower tells the provider too, should this attempt fail.
+        // From here on the follower tells the provider too, should this attempt fail, also if this
+        // node is started anew before.
         remote.ask_end();
+        self.keep(&remote)?;
         let request = ActivityRequest::Destroy { id };
         let reason = match self.ask(remote.info().provider, &request, DESTROY_LIMIT).await {
-            Ok(_) => "destroyed by the requestor".to_owned(),
-            Err(e) if matches!(e.kind, ErrorKind::Gone | ErrorKind::NotFound) => e.message,
-            Err(e) => format!("destroyed by the requestor; the provider is yet to hear: {e}"),
+            Ok(_) => {
+                remote.told_end();
+                DESTROYED.to_owned()
+            }
+            Err(e) if matches!(e.kind, ErrorKind::Gone | ErrorKind::NotFound) => {
+                remote.told_end();
+                e.message
+            }
+            Err(e) => format!("{DESTROYED}; the provider is yet to hear: {e}"),
         };
         remote.end(Some(reason));
         self.keep(&remote)
     }
 
     pub(crate) fn keep(&self, remote: &Remote) -> Result<(), NodeError> {
-        let kept = Kept { info: remote.info(), batches: remote.batches() };
+        let kept =
+            Kept { info: remote.info(), batches: remote.batches(), untold: remote.end_asked() };
         Ok(self.core.store.put_document(KIND, &kept.info.id.to_string(), &kept)?)
     }
 

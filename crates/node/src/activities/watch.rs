@@ -103,10 +103,14 @@ async fn tell_end(requestor: &Requestor, remote: &Remote) {
     while start.elapsed() < TELL_FOR {
         match requestor.ask(info.provider, &request, ANSWER_LIMIT).await {
             Err(e) if matches!(e.kind, ErrorKind::Unreachable | ErrorKind::Timeout) => {}
-            _ => return,
+            _ => break,
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(300));
+    }
+    remote.told_end();
+    if let Err(error) = requestor.keep(remote) {
+        tracing::warn!(%error, "the provider will be told again that an activity is over");
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use gvpn_net::relay_stream::PORT;
-use gvpn_relay::{Relay, RelayConfig};
+use gvpn_relay::{FleetConfig, Relay, RelayConfig};
 
 use crate::{
     context::Common,
@@ -30,6 +30,12 @@ pub(crate) struct Options {
     /// without [default: 0.0.0.0:443, where that is free].
     #[arg(long, value_name = "ADDR:PORT", value_parser = stream_address)]
     stream: Vec<StreamAddress>,
+    /// NATS servers through which a fleet of relays shares one registry, separated by commas.
+    #[arg(long, value_name = "URL", env = "GVPN_RELAY_NATS", hide_env_values = true)]
+    nats: Option<String>,
+    /// The fleet's name: fleets of different ones share nothing.
+    #[arg(long, value_name = "NAME", default_value = "gvpn")]
+    fleet: String,
     /// Threads that forward; 0 for one a core.
     #[arg(long, default_value_t = 0)]
     workers: usize,
@@ -79,6 +85,8 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     let mut config = RelayConfig::new(identity, options.listen);
     config.database = Some(home.dir().join("registry.db"));
     config.workers = options.workers;
+    let name = options.fleet;
+    config.fleet = options.nats.map(|servers| FleetConfig { servers, name });
     config.listen_stream = stream_addresses(&options.stream);
     let relay = Relay::start(config).await.map_err(|e| {
         Failure::new(format!("the relay cannot start: {e}"))

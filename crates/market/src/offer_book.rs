@@ -210,6 +210,16 @@ impl OfferBook {
         self.entries.values().flat_map(|e| &e.sheet.offers)
     }
 
+    /// A provider's sheet, as it travels.
+    pub fn sheet(&self, provider: NodeId) -> Option<&SignedSheet> {
+        self.entries.get(&provider).map(|entry| &entry.signed)
+    }
+
+    /// The providers that have a sheet here.
+    pub fn providers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.entries.keys().copied()
+    }
+
     /// Whether a provider's sheet has this offer.
     pub fn has(&self, provider: NodeId, offer: &SubscriptionId) -> bool {
         let entry = self.entries.get(&provider);

@@ -70,7 +70,9 @@ impl Clients {
 
     /// Forgets what is no longer used.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.sessions.sweep(now, |node| self.registered.lock().contains_key(&node));
+        let here = |node: NodeId| self.registered.lock().contains_key(&node);
+        self.sessions.sweep(now, here);
+        self.registry.sweep(here);
     }
 
     /// A session between a client and a node, if that is here; tells the node.

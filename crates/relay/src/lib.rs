@@ -8,6 +8,7 @@
 //! `docs/relay.md` describes what clients and relays say to each other.
 
 mod client;
+mod fleet;
 mod limit;
 mod offers;
 mod registry;
@@ -16,6 +17,7 @@ mod sessions;
 mod store;
 mod streams;
 
+pub use fleet::{FleetConfig, FleetStats};
 pub use limit::Limits;
 pub use registry::RegistryError;
 pub use relay::{Relay, RelayConfig, RelayError, RelayStats};

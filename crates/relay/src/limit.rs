@@ -7,6 +7,8 @@ use std::time::Instant;
 pub struct Limits {
     /// Clients registered at once.
     pub clients: usize,
+    /// Records of nodes, of this relay's clients and of others in its fleet.
+    pub records: usize,
     /// Requests of one client in a second, in the long run.
     pub requests_per_second: f64,
     /// Requests of one client at once.
@@ -25,6 +27,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients: 100_000,
+            records: 500_000,
             requests_per_second: 20.0,
             request_burst: 200.0,
             bytes_per_second: 1 << 30,

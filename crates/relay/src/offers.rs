@@ -7,13 +7,16 @@ use std::{
 };
 
 use chrono::Utc;
-use gvpn_market::{MAX_WAIT_MS, OfferDesk, OfferReply, OfferRequest};
+use gvpn_market::{MAX_SHEET, MAX_WAIT_MS, OfferDesk, OfferReply, OfferRequest, SignedSheet};
 use gvpn_model::NodeId;
 use gvpn_net::{Incoming, NetError, Stream};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::limit::Bucket;
+use crate::{
+    fleet::{Outbox, Shelf, Verdict},
+    limit::Bucket,
+};
 
 /// Providers whose offers are kept.
 const MAX_PROVIDERS: usize = 20_000;
@@ -32,6 +35,7 @@ pub(crate) struct Offers {
     desk: Mutex<OfferDesk>,
     changed: watch::Sender<()>,
     asked: Mutex<HashMap<NodeId, Bucket>>,
+    outbox: Outbox,
 }
 
 impl Offers {
@@ -42,6 +46,7 @@ impl Offers {
             desk: Mutex::new(OfferDesk::new(name, MAX_PROVIDERS)),
             changed: watch::Sender::new(()),
             asked: Mutex::default(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -89,6 +94,7 @@ impl Offers {
                 match kept {
                     Ok(()) => {
                         self.changed.send_replace(());
+                        self.outbox.add(node);
                         OfferReply::Published
                     }
                     Err(error) => OfferReply::Refused(error.to_string()),
@@ -120,5 +126,46 @@ impl Offers {
             asked.clear();
         }
         asked.entry(node).or_insert_with(|| Bucket::new(now, RATE.0, RATE.1)).take(now)
+    }
+}
+
+impl Shelf for Offers {
+    const NAME: &'static str = "offers";
+    const KEPT: Duration = Duration::from_secs(2 * 3600);
+
+    fn get(&self, node: NodeId) -> Option<Vec<u8>> {
+        serde_json::to_vec(self.desk.lock().book().sheet(node)?).ok()
+    }
+
+    fn own(&self) -> Vec<NodeId> {
+        // Whoever brought them here: there are few enough to share all.
+        self.desk.lock().book().providers().collect()
+    }
+
+    fn take(&self, node: NodeId, bytes: &[u8]) -> Verdict {
+        if bytes.len() > 3 * MAX_SHEET {
+            return Verdict::Refused;
+        }
+        let Ok(sheet) = serde_json::from_slice::<SignedSheet>(bytes) else {
+            return Verdict::Refused;
+        };
+        let mut desk = self.desk.lock();
+        if desk.book().sheet(node) == Some(&sheet) {
+            return Verdict::Known;
+        }
+        if desk.publish(Utc::now(), node, sheet.clone()).is_err() {
+            return Verdict::Refused;
+        }
+        let learnt = desk.book().sheet(node) == Some(&sheet);
+        drop(desk);
+        if !learnt {
+            return Verdict::Outdated;
+        }
+        self.changed.send_replace(());
+        Verdict::Learnt
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 }

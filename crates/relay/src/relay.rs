@@ -10,8 +10,9 @@ use gvpn_net::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    Limits, RegistryError,
+    FleetConfig, FleetStats, Limits, RegistryError,
     client::{Clients, serve},
+    fleet::Fleet,
     offers::Offers,
     registry::Registry,
     streams::Streams,
@@ -28,6 +29,8 @@ pub struct RelayConfig {
     pub listen_stream: Vec<SocketAddr>,
     /// The registry's file; without one it is forgotten when the relay ends.
     pub database: Option<PathBuf>,
+    /// The fleet to share the registry with.
+    pub fleet: Option<FleetConfig>,
     /// Threads; 0 takes as many as there are cores, at most 4.
     pub workers: usize,
     /// What clients may ask.
@@ -42,6 +45,7 @@ impl RelayConfig {
             listen,
             listen_stream: Vec::new(),
             database: None,
+            fleet: None,
             workers: 0,
             limits: Limits::default(),
         }
@@ -98,6 +102,8 @@ pub struct RelayStats {
     pub limited: u64,
     /// Providers whose offers are known.
     pub providers: usize,
+    /// The fleet, if this relay is in one.
+    pub fleet: Option<FleetStats>,
 }
 
 /// A running relay. It ends when dropped.
@@ -108,6 +114,7 @@ pub struct Relay {
     clients: Arc<Clients>,
     offers: Arc<Offers>,
     streams: Arc<Streams>,
+    fleet: Option<Arc<Fleet<Registry, Offers>>>,
     stream_addrs: Vec<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -119,7 +126,7 @@ impl Relay {
     /// [`RelayError`] if an address is taken or the registry's file cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
         let listeners = listen(&config.listen_stream).await?;
-        let registry = Registry::open(config.database.as_deref())?;
+        let registry = Registry::open(config.database.as_deref(), config.limits.records)?;
         let mut net_config = NetConfig::new(config.identity.clone());
         net_config.listen = config.listen;
         net_config.workers = config.workers;
@@ -135,12 +142,15 @@ impl Relay {
             tokio::spawn(serve(Arc::clone(&clients), incoming)),
             tokio::spawn(Arc::clone(&offers).serve(offer_calls)),
         ];
+        let fleet =
+            config.fleet.map(|fleet| Fleet::new(fleet, Arc::clone(&registry), Arc::clone(&offers)));
+        tasks.extend(fleet.iter().map(|fleet| Arc::clone(fleet).start()));
         let mut stream_addrs = Vec::new();
         for (addr, listener) in listeners {
             stream_addrs.push(addr);
             tasks.push(tokio::spawn(Arc::clone(&streams).serve(listener)));
         }
-        Ok(Self { net, registry, clients, offers, streams, stream_addrs, tasks })
+        Ok(Self { net, registry, clients, offers, streams, fleet, stream_addrs, tasks })
     }
 
     /// The relay's own id.
@@ -166,6 +176,7 @@ impl Relay {
             records: self.registry.len(),
             streams: self.streams.len(),
             providers: self.offers.providers(),
+            fleet: self.fleet.as_ref().map(|fleet| fleet.stats()),
             forwarded_packets,
             forwarded_bytes,
             drops: plane.stats().drops,

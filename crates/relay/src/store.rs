@@ -7,7 +7,7 @@ use gvpn_net::SignedRecord;
 use rusqlite::{Connection, params};
 
 /// How long a node that does not renew its record is remembered.
-const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is kept of a node.
 #[derive(Debug, Clone)]
@@ -59,17 +59,17 @@ impl Store {
     pub(crate) fn load(
         &self,
         now: i64,
-    ) -> rusqlite::Result<Vec<(SignedRecord, Option<SocketAddr>)>> {
+    ) -> rusqlite::Result<Vec<(SignedRecord, Option<SocketAddr>, i64)>> {
         let oldest = now - i64::try_from(REMEMBERED.as_secs()).unwrap_or(i64::MAX);
         self.db.execute("DELETE FROM records WHERE seen < ?1", [oldest])?;
-        let mut all = self.db.prepare("SELECT record, observed FROM records")?;
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let mut all = self.db.prepare("SELECT record, observed, seen FROM records")?;
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         let mut records = Vec::new();
         for row in all.query_map([], row)? {
-            let (bytes, observed): (Vec<u8>, Option<String>) = row?;
+            let (bytes, observed, seen): (Vec<u8>, Option<String>, i64) = row?;
             // What is not a record any more, after a change of its form, is renewed by its node.
             if let Ok(record) = postcard::from_bytes(&bytes) {
-                records.push((record, observed.and_then(|addr| addr.parse().ok())));
+                records.push((record, observed.and_then(|addr| addr.parse().ok()), seen));
             }
         }
         Ok(records)
@@ -100,7 +100,7 @@ mod tests {
         store.put(&[kept(2)], 1001).unwrap();
         drop(store);
         let store = Store::open(Some(&path)).unwrap();
-        assert_eq!(store.load(1002).unwrap(), [(record(2), observed)]);
+        assert_eq!(store.load(1002).unwrap(), [(record(2), observed, 1001)]);
         assert!(store.load(1002 + REMEMBERED.as_secs() as i64).unwrap().is_empty());
         std::fs::write(dir.path().join("rubbish"), "not a database, whatever it says").unwrap();
         assert!(Store::open(Some(&dir.path().join("rubbish"))).is_err());

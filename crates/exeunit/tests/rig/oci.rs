@@ -124,6 +124,13 @@ impl Image {
         }
     }
 
+    /// An image of one layer that is these bytes.
+    pub fn raw(bytes: Vec<u8>, packing: Packing) -> Self {
+        let mut image = Self::new(json!({}));
+        image.layers.push((bytes, packing));
+        image
+    }
+
     pub fn layer(mut self, layer: Layer, packing: Packing) -> Self {
         self.layers.push((layer.bytes(), packing));
         self

@@ -23,6 +23,12 @@ pub fn run_as_user_with_ids(test: &str) {
     );
 }
 
+/// The same, on a file system of so many MiB for everything that the test writes.
+pub fn run_on_a_small_disk(test: &str, mib: u32) {
+    let options = format!("size={mib}m,uid={USER},gid={USER},mode=755");
+    run(test, &format!("mount -t tmpfs -o {options} small $DIR/home;"));
+}
+
 fn run(test: &str, mounts: &str) {
     if !nix::unistd::geteuid().is_root() {
         return;

@@ -44,6 +44,8 @@ const KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
 /// Where init's directory is seen in its mount namespace: the way to its real place may be barred to the
 /// users that exist here.
 const PLACE: &str = "/tmp/payload";
+/// The bundle, in memory: programs can be started when the disk is full.
+const BUNDLE: &str = "/tmp/bundle";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// As much of `/etc/passwd` and `/etc/group` as is read.
 const ACCOUNTS: u64 = 1 << 20;
@@ -221,6 +223,7 @@ fn move_in() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), flags, Some("mode=755,size=16m"))?;
     fs::create_dir(PLACE)?;
+    fs::create_dir(BUNDLE)?;
     mount(Some("."), PLACE, NO_DATA, MsFlags::MS_BIND | MsFlags::MS_REC, NO_DATA)?;
     nix::unistd::chdir(PLACE)?;
     Ok(())
@@ -228,21 +231,22 @@ fn move_in() -> io::Result<()> {
 
 /// Writes the bundle.
 fn prepare(setup: &Setup<More>) -> io::Result<NameFiles> {
-    let mut keeper = OpenOptions::new().write(true).create_new(true).mode(0o755).open("keeper")?;
-    keeper.write_all(KEEPER)?;
-    drop(keeper);
-    fs::create_dir("names")?;
-    let names = NameFiles::make(Path::new("names"), &setup.names)?;
-    let place = |name: &str| format!("{PLACE}/{name}");
-    let files = NameFiles::NAMES.iter().map(|name| (place(&format!("names/{name}")), *name));
+    let bundle = Path::new(BUNDLE);
+    let keeper = bundle.join("keeper");
+    let mut program = OpenOptions::new().write(true).create_new(true).mode(0o755).open(&keeper)?;
+    program.write_all(KEEPER)?;
+    drop(program);
+    let files = bundle.join("names");
+    fs::create_dir(&files)?;
+    let names = NameFiles::make(&files, &setup.names)?;
     let container = spec::Container {
-        root: &place("root"),
-        keeper: &place("keeper"),
-        names: files.collect(),
+        root: &format!("{PLACE}/root"),
+        keeper: &keeper,
+        names: NameFiles::NAMES.iter().map(|name| (files.join(name), *name)).collect(),
         limits: &Limits { memory: setup.limits.memory, ..Limits::default() },
         own_ids: setup.own_ids,
     };
-    serde_json::to_writer(File::create("config.json")?, &container.document())?;
+    serde_json::to_writer(File::create(bundle.join("config.json"))?, &container.document())?;
     Ok(names)
 }
 
@@ -251,11 +255,11 @@ fn run(engines: &[Engine]) -> io::Result<Running> {
     let mut complaints = vec![];
     for engine in engines {
         let name = engine.name();
-        match engine.clone().run(Path::new(PLACE)) {
+        match engine.clone().run(Path::new(BUNDLE)) {
             Ok(running) => return Ok(running),
             Err(reason) => complaints.push(format!("{name}: {reason}")),
         }
-        let _ = fs::remove_dir_all("state");
+        let _ = fs::remove_dir_all(Path::new(BUNDLE).join("state"));
     }
     if complaints.is_empty() {
         complaints.push("this host has none (runc, crun, youki)".to_owned());

@@ -1,5 +1,7 @@
 //! What the OCI runtime is told (OCI runtime specification 1.0).
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,9 +15,9 @@ pub(super) const KEEPER: &str = "/dev/.keeper";
 /// `config.json`.
 pub(super) struct Container<'a> {
     pub(super) root: &'a str,
-    pub(super) keeper: &'a str,
+    pub(super) keeper: &'a Path,
     /// Files of `/etc` that init keeps, and where they are.
-    pub(super) names: Vec<(String, &'static str)>,
+    pub(super) names: Vec<(PathBuf, &'static str)>,
     pub(super) limits: &'a Limits,
     pub(super) own_ids: bool,
 }
@@ -62,7 +64,7 @@ impl Container<'_> {
             mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shared]),
             mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         ];
-        let bind = |from: &str, to: &str, access: &str| {
+        let bind = |from: &Path, to: &str, access: &str| {
             json!({
                 "destination": to, "type": "bind", "source": from,
                 "options": ["bind", "nosuid", "nodev", access],

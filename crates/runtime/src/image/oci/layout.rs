@@ -64,10 +64,25 @@ impl Layout {
             }
             _ => return Ok(None),
         };
-        // An archive that breaks off is one of a root file system until it has shown otherwise.
-        let Ok(entries) = list(&file) else { return Ok(None) };
+        let (entries, outcome) = list(&file)?;
+        // One that breaks off is an archive of a root file system unless it has shown otherwise.
+        let is_container = entries.keys().any(|name| is_telling(name));
+        match outcome {
+            Err(e) if is_container => return Err(e),
+            Err(_) => return Ok(None),
+            Ok(()) => {}
+        }
+        let has_parts = is_container && entries.keys().all(|name| is_telling(name));
         let layout = Self::Archive { file, entries };
-        Ok(layout.is_container().then_some(layout))
+        match layout.is_container() {
+            true => Ok(Some(layout)),
+            false if has_parts => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it has parts of a container image, but not what leads to them (index.json, \
+                 manifest.json): is it whole?",
+            )),
+            false => Ok(None),
+        }
     }
 
     pub(super) fn holds(&self, name: &str) -> bool {
@@ -123,35 +138,47 @@ fn find(entries: &HashMap<String, Place>, name: &str) -> Result<(u64, u64), Stri
     Err(format!("`{name}` is linked in a circle"))
 }
 
-/// Where every file of an archive is.
-fn list(file: &File) -> io::Result<HashMap<String, Place>> {
+type Entries = HashMap<String, Place>;
+
+/// Where every file of an archive is, as far as it can be read, and whether it could be to its end.
+fn list(file: &File) -> io::Result<(Entries, io::Result<()>)> {
+    let end = file.metadata()?.len();
     let mut archive = tar::Archive::new(BufReader::new(file));
-    let mut entries = HashMap::new();
+    let mut all = HashMap::new();
     for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let path = entry.path()?.into_owned();
-        let place = match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => {
-                Some(Place::Here { first: entry.raw_file_position(), length: entry.size() })
+        match entry.and_then(|entry| place(&entry)) {
+            Ok(Some((_, Place::Here { first, length }))) if first.saturating_add(length) > end => {
+                let text = format!("it breaks off: it has {end} bytes, and should have more");
+                return Ok((all, Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))));
             }
-            EntryType::Symlink => {
-                let target = entry.link_name()?;
-                let beside = target.map(|to| path.parent().unwrap_or(Path::new("")).join(to));
-                beside.and_then(|to| plain(&to)).map(Place::Link)
-            }
-            EntryType::Link => entry.link_name()?.and_then(|to| plain(&to)).map(Place::Link),
-            _ => None,
-        };
-        if let (Some(name), Some(place)) = (plain(&path), place) {
-            entries.insert(name, place);
+            Ok(Some((name, place))) => drop(all.insert(name, place)),
+            Ok(None) => {}
+            Err(e) => return Ok((all, Err(e))),
         }
-        if entries.len() > ENTRIES {
+        if all.len() > ENTRIES {
             // A root file system, then.
-            entries.clear();
+            all.clear();
             break;
         }
     }
-    Ok(entries)
+    Ok((all, Ok(())))
+}
+
+fn place(entry: &tar::Entry<'_, impl Read>) -> io::Result<Option<(String, Place)>> {
+    let path = entry.path()?;
+    let place = match entry.header().entry_type() {
+        EntryType::Regular | EntryType::Continuous => {
+            Some(Place::Here { first: entry.raw_file_position(), length: entry.size() })
+        }
+        EntryType::Symlink => {
+            let target = entry.link_name()?;
+            let beside = target.map(|to| path.parent().unwrap_or(Path::new("")).join(to));
+            beside.and_then(|to| plain(&to)).map(Place::Link)
+        }
+        EntryType::Link => entry.link_name()?.and_then(|to| plain(&to)).map(Place::Link),
+        _ => None,
+    };
+    Ok(plain(&path).zip(place))
 }
 
 /// A relative path without `.` and `..`; `None` when it leads out.
@@ -204,6 +231,11 @@ fn begins_as_container(reader: Box<dyn Read>) -> bool {
     let Ok(entries) = archive.entries() else { return false };
     let names = entries.take(2).filter_map(|entry| plain(&entry.ok()?.path().ok()?));
     let Some(name) = names.into_iter().find(|name| !name.is_empty()) else { return false };
+    is_telling(&name)
+}
+
+/// Whether a name is one that an archive of a container image has and others have not.
+fn is_telling(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or_default();
     let is_known = ["blobs", "oci-layout", "index.json", "manifest.json", "repositories"];
     is_known.contains(&first) || super::document::is_sha256(first.trim_end_matches(".json"))

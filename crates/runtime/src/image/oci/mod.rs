@@ -74,9 +74,13 @@ pub(super) fn read(
     scratch: &Path,
     bytes: u64,
 ) -> Result<Option<Container>, ImageError> {
-    let read = |source| ImageError::Read { path: path.to_owned(), source };
     let refuse = |reason| ImageError::Contents { path: path.to_owned(), reason };
-    let Some(layout) = Layout::open(path, scratch, bytes).map_err(read)? else { return Ok(None) };
+    let unreadable = |e: io::Error| match e.raw_os_error() {
+        Some(_) => ImageError::Read { path: path.to_owned(), source: e },
+        None => refuse(e.to_string()),
+    };
+    let layout = Layout::open(path, scratch, bytes).map_err(unreadable)?;
+    let Some(layout) = layout else { return Ok(None) };
     Reader { layout: &layout }.read().map(Some).map_err(refuse)
 }
 

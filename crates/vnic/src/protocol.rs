@@ -93,3 +93,9 @@ impl Refusal {
         }
     }
 }
+
+impl From<gvpn_link::Refused> for Refusal {
+    fn from(refused: gvpn_link::Refused) -> Self {
+        Self::new(refused.what, &refused.source)
+    }
+}

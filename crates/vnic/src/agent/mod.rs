@@ -2,7 +2,6 @@
 //! other end closes.
 
 mod identity;
-mod netlink;
 mod socket;
 mod tun;
 
@@ -17,7 +16,7 @@ use crate::{
     channel::Channel,
     protocol::{Done, Order, Refusal, Request, Response, Setup, Started},
 };
-use netlink::Netlink;
+use gvpn_link::{Bounds, Netlink, quiet_ipv6};
 
 /// Entry point of an agent process: call it first thing in `main`, before any thread exists.
 /// Standard input must be a socket of [`channel`](crate::channel).
@@ -59,7 +58,15 @@ fn obey(order: Order, tun_device: &Path, netlink: &mut Netlink) -> Outcome {
     match order {
         Order::CreateTun(spec) => {
             let tun = tun::create(tun_device, &spec)?;
-            netlink.limit(&spec)?;
+            netlink.limit(
+                &spec.name,
+                &Bounds {
+                    mtu: spec.mtu,
+                    queue: spec.queue,
+                    gso_max_segs: spec.gso_max_segs,
+                    gso_max_size: spec.gso_max_size,
+                },
+            )?;
             quiet_ipv6(&spec.name);
             Ok((Done::Tun { vnet_hdr: tun.vnet_hdr, uso: tun.uso }, vec![tun.fd]))
         }
@@ -90,16 +97,6 @@ fn prepare(netlink: &mut Netlink) -> io::Result<()> {
         set("net/ipv4/ping_group_range", range);
     }
     Ok(())
-}
-
-/// No router advertisements, no duplicate address detection, no addresses of the kernel's own.
-fn quiet_ipv6(conf: &str) {
-    for (key, value) in
-        [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("dad_transmits", "0")]
-    {
-        set(&format!("net/ipv6/conf/{conf}/{key}"), value);
-    }
-    set(&format!("net/ipv6/conf/{conf}/use_tempaddr"), "0");
 }
 
 /// Sets a sysctl where the host allows it; a host that does not leaves its default, which works.

@@ -19,33 +19,108 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
 
-use crate::{Interface, Route, TunSpec, protocol::Refusal};
+use crate::{Interface, Route};
 
 /// The metric that the kernel gives an IPv6 route without one.
 const IPV6_METRIC: u32 = 1024;
 
+/// Bounds of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Largest packet.
+    pub mtu: u16,
+    /// Packets that the kernel queues for the reader.
+    pub queue: u32,
+    /// Most segments in one super-packet.
+    pub gso_max_segs: u32,
+    /// Most bytes in one super-packet.
+    pub gso_max_size: u32,
+}
+
+/// What the kernel refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// What was being done.
+    pub what: String,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl Refused {
+    fn new(what: impl Into<String>, source: io::Error) -> Self {
+        Self { what: what.into(), source }
+    }
+}
+
+/// No router advertisements, no duplicate address detection, no addresses of the kernel's own, for the
+/// interface of this name, or `all` or `default`. Where the host forbids it, its default stays.
+pub fn quiet_ipv6(interface: &str) {
+    for (key, value) in [
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("accept_dad", "0"),
+        ("dad_transmits", "0"),
+        ("use_tempaddr", "0"),
+    ] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{key}"), value);
+    }
+}
+
 /// A route netlink socket in the present namespace.
-pub(super) struct Netlink {
+#[derive(Debug)]
+pub struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// When the kernel has no route netlink.
+    pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
 
-    pub(super) fn set_up(&mut self, name: &str) -> io::Result<()> {
+    /// Brings a link up.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn set_up(&mut self, name: &str) -> io::Result<()> {
         let mut link = link(name)?;
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> io::Result<()> {
+    /// Brings a link down.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn set_down(&mut self, name: &str) -> io::Result<()> {
+        let mut link = link(name)?;
+        link.header.change_mask = LinkFlags::Up;
+        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+    }
+
+    /// Gives a link that is down another name.
+    ///
+    /// # Errors
+    /// When there is none of this name, or one of the other.
+    pub fn rename(&mut self, name: &str, new: &str) -> io::Result<()> {
+        let mut link = link(name)?;
+        link.attributes.push(LinkAttribute::IfName(new.to_owned()));
+        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+    }
+
+    /// Removes a link, if it is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self, name: &str) -> io::Result<()> {
         match link(name) {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             link => match self.ask(RouteNetlinkMessage::DelLink(link?), 0) {
@@ -56,22 +131,25 @@ impl Netlink {
         }
     }
 
-    /// Bounds a new TUN device: packet size, super-packet size, queue; no address of its own.
-    pub(super) fn limit(&mut self, spec: &TunSpec) -> Result<(), Refusal> {
+    /// Bounds a new link: packet size, super-packet size, queue; no address of its own.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn limit(&mut self, name: &str, bounds: &Bounds) -> Result<(), Refused> {
         let mut set = |attribute: LinkAttribute| {
-            let mut link = link(&spec.name)?;
+            let mut link = link(name)?;
             link.attributes.push(attribute);
             self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
         };
-        set(LinkAttribute::Mtu(spec.mtu.into()))
-            .map_err(|e| Refusal::new(format!("set MTU {} of {}", spec.mtu, spec.name), &e))?;
-        set(LinkAttribute::TxQueueLen(spec.queue))
-            .map_err(|e| Refusal::new(format!("set the queue of {}", spec.name), &e))?;
+        set(LinkAttribute::Mtu(bounds.mtu.into()))
+            .map_err(|e| Refused::new(format!("set MTU {} of {name}", bounds.mtu), e))?;
+        set(LinkAttribute::TxQueueLen(bounds.queue))
+            .map_err(|e| Refused::new(format!("set the queue of {name}"), e))?;
         let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let optional = [
-            LinkAttribute::GsoMaxSegs(spec.gso_max_segs),
-            LinkAttribute::GsoMaxSize(spec.gso_max_size),
-            LinkAttribute::GsoIpv4MaxSize(spec.gso_max_size),
+            LinkAttribute::GsoMaxSegs(bounds.gso_max_segs),
+            LinkAttribute::GsoMaxSize(bounds.gso_max_size),
+            LinkAttribute::GsoIpv4MaxSize(bounds.gso_max_size),
             LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])]),
         ];
         for attribute in optional {
@@ -81,12 +159,15 @@ impl Netlink {
         Ok(())
     }
 
-    /// Makes an interface exactly so.
-    pub(super) fn configure(&mut self, wanted: &Interface) -> Result<(), Refusal> {
+    /// Makes an interface exactly so: adds and removes addresses and routes, sets the MTU, brings it up.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn configure(&mut self, wanted: &Interface) -> Result<(), Refused> {
         let name = &wanted.name;
         let refuse = |what: &str| {
             let what = format!("{what} of interface {name}");
-            move |e: io::Error| Refusal::new(what, &e)
+            move |e: io::Error| Refused::new(what, e)
         };
         let mut device = link(name).map_err(refuse("find the index"))?;
         let index = device.header.index;

@@ -1,0 +1,8 @@
+//! Network interfaces as wanted, and the route netlink that makes them so: in a namespace of the host
+//! (`gvpn-vnic`) and in a guest (`gvpn-guest`).
+
+mod interface;
+mod netlink;
+
+pub use interface::{Interface, Route};
+pub use netlink::{Bounds, Netlink, Refused, quiet_ipv6};

@@ -1,8 +1,18 @@
-//! Assembles process 1 of containers: it must run in any image, so it needs nothing but the kernel.
+//! Makes the programs that this crate carries in it: the guest agent, and process 1 of containers.
 
 use std::{env, path::PathBuf};
 
+#[path = "build/guest.rs"]
+mod guest;
+
 fn main() {
+    println!("cargo::rerun-if-changed=build");
+    guest::embed();
+    assemble_keeper();
+}
+
+/// It must run in any image, so it needs nothing but the kernel.
+fn assemble_keeper() {
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let source = format!("src/container/keeper/{architecture}.S");
     println!("cargo::rerun-if-changed=src/container/keeper");

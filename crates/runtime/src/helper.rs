@@ -12,7 +12,7 @@ use std::{
 use gvpn_vnic::Child;
 use serde::{Deserialize, Serialize};
 
-use crate::{container, external, image, init::inside::init_main, sandbox};
+use crate::{container, image, init::inside::init_main, keep, sandbox};
 
 /// How to start a helper process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Helper {
 pub fn helper_main(name: &str) -> Option<io::Result<()>> {
     match name {
         "unpack" => Some(image::unpack_main()),
-        "keep" => Some(external::keep_main()),
+        "keep" => Some(keep::keep_main()),
         "init" => Some(init_main::<sandbox::InSandbox>()),
         "container" => Some(init_main::<container::InContainer>()),
         "remove" => Some(crate::payload::remove_main()),

@@ -14,6 +14,7 @@ mod external;
 mod helper;
 mod image;
 mod init;
+mod keep;
 mod layers;
 mod limits;
 mod names;
@@ -23,6 +24,7 @@ mod rooted;
 mod runtime;
 mod sandbox;
 mod usage;
+mod vm;
 
 pub use cgroup::remove_groups;
 pub use container::Container;
@@ -37,6 +39,7 @@ pub use network::NetworkConfig;
 pub use payload::{Payload, PayloadConfig, remove_trees};
 pub use runtime::{Access, Exit, Output, Program, Runtime};
 pub use sandbox::Sandbox;
+pub use vm::{Machine, Vm};
 
 /// The runtime of this name, if it ships with this crate; the path of a program is the name of the
 /// runtime that this program is.
@@ -45,6 +48,10 @@ pub fn by_name(name: &str) -> Option<AnyRuntime> {
         _ if name.starts_with('/') => Some(AnyRuntime::new(External::new(name))),
         "sandbox" => Some(AnyRuntime::new(Sandbox::default())),
         "container" => Some(AnyRuntime::new(Container::default())),
-        _ => None,
+        "vm" => Some(AnyRuntime::new(Vm::new(None))),
+        _ => {
+            let machine = name.strip_prefix("vm-").and_then(Machine::by_name)?;
+            Some(AnyRuntime::new(Vm::new(Some(machine))))
+        }
     }
 }

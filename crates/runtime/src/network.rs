@@ -110,7 +110,7 @@ fn name(number: u32) -> String {
     format!("eth{number}")
 }
 
-fn interface(number: u32, network: &NetworkConfig) -> Interface {
+pub(crate) fn interface(number: u32, network: &NetworkConfig) -> Interface {
     let mut routes: Vec<Route> = network.routes.iter().copied().map(Route::on_link).collect();
     if network.addresses.iter().any(|a| a.addr().is_ipv4()) {
         let metric = Some(GROUP_METRIC + number);

@@ -34,3 +34,29 @@ pub(crate) fn of_all_processes() -> (f64, u64) {
     }
     (cpu_sec, memory)
 }
+
+/// Processor seconds and bytes of memory of a process and all that it has started.
+pub(crate) fn of_family(root: u32) -> (f64, u64) {
+    // SAFETY: plain system call.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
+    let mut all = std::collections::HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
+        let fields: Vec<u64> = fields.split(' ').map(|text| text.parse().unwrap_or(0)).collect();
+        all.insert(pid, fields);
+    }
+    let field = |pid: &u32, n: usize| all.get(pid).and_then(|f| f.get(n)).copied().unwrap_or(0);
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(all.keys().filter(|pid| field(pid, 1) == u64::from(parent)));
+        next += 1;
+    }
+    let cpu: u64 = family.iter().map(|pid| field(pid, 11) + field(pid, 12)).sum();
+    let pages: u64 = family.iter().map(|pid| field(pid, 21)).sum();
+    (cpu as f64 / ticks, pages * 4096)
+}

@@ -1,6 +1,5 @@
 //! Runtimes that are programs of their own and speak Golem's runtime protocol.
 
-mod keep;
 mod message;
 mod program;
 mod service;
@@ -30,7 +29,6 @@ use tokio::{
 use crate::{
     Access, Exit, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError, Usage,
 };
-pub(crate) use keep::keep_main;
 use message::{
     Answer, Capture, CreateNetwork, ENVIRONMENT, Endpoints, Hello, LeaveNetwork, NETWORKS, Network,
     Order, Rename, Run,

@@ -3,10 +3,7 @@
 use std::{
     ffi::OsString,
     io,
-    os::{
-        fd::OwnedFd,
-        unix::ffi::{OsStrExt, OsStringExt},
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -20,8 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::keep::{ORDER, Order};
-use crate::{Helper, Payload, RuntimeError};
+use crate::{
+    Helper, Payload, RuntimeError,
+    keep::{self, Order},
+};
 
 /// Most bytes that a single command may print.
 const PRINTED: usize = 1 << 20;
@@ -99,7 +98,6 @@ impl Executable {
             args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             output_to_input: matches!(streams, Streams::Channel),
         };
-        let order = serde_json::to_vec(&order).map_err(|e| refused(e.into()))?;
         let (stdout, stderr, complaints) = match streams {
             Streams::Pipes { stdout, stderr } => (Some(stdout), stderr, Complaints::default()),
             Streams::Channel => {
@@ -107,8 +105,7 @@ impl Executable {
                 (None, writer.into(), Complaints::read(reader.into()).map_err(refused)?)
             }
         };
-        let spawned = helper.spawn("keep", |command| {
-            command.envs(std::env::vars_os()).env(ORDER, OsString::from_vec(order));
+        let spawned = keep::start(helper, &order, |command| {
             command.current_dir(workdir).stderr(Stdio::from(stderr));
             if let Some(stdout) = stdout {
                 put_on_stdout(command, stdout);

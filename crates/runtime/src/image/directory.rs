@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 /// A digest of everything about the tree but the bytes of its files, for which their change times stand.
-pub(super) fn fingerprint(root: &Path) -> io::Result<[u8; 32]> {
+pub(crate) fn fingerprint(root: &Path) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     walk(root, &mut |path, metadata| {
         hash.update(path.as_os_str().as_encoded_bytes());
@@ -71,7 +71,10 @@ fn exactly(path: PathBuf, length: u64) -> io::Result<impl io::Read> {
 }
 
 /// Calls `visit` with each relative path below `root`, parents first, in a stable order.
-fn walk(root: &Path, visit: &mut impl FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn walk(
+    root: &Path,
+    visit: &mut impl FnMut(&Path, &Metadata) -> io::Result<()>,
+) -> io::Result<()> {
     let named = |path: &Path, e: io::Error| {
         io::Error::new(e.kind(), format!("`{}`: {e}", root.join(path).display()))
     };

@@ -4,7 +4,7 @@
 //! target directory, and shared read-only by every activity that uses it.
 
 mod config;
-mod directory;
+pub(crate) mod directory;
 mod oci;
 mod store;
 mod unpack;

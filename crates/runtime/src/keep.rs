@@ -1,17 +1,22 @@
-//! The keeper: a helper process that runs a runtime so that nothing of it outlives its ExeUnit.
+//! The keeper: a helper process that runs a program (a runtime, a virtual machine) so that nothing of
+//! it outlives its ExeUnit.
 //!
-//! The runtime becomes part of a pid namespace whose first process dies with the keeper, which dies
-//! with the ExeUnit; the kernel then ends whatever the runtime has started.
+//! The program becomes part of a pid namespace whose first process dies with the keeper, which dies
+//! with the ExeUnit; the kernel then ends whatever the program has started.
 
 use std::{
     ffi::OsString,
     fs, io,
     io::Read,
-    os::unix::{ffi::OsStringExt, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, process::CommandExt},
+    },
     path::PathBuf,
     process::{Command, exit},
 };
 
+use gvpn_vnic::Child;
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{
@@ -23,17 +28,34 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::Helper;
+
 /// Environment variable with the [`Order`].
-pub(super) const ORDER: &str = "GVPN_KEEP";
+const ORDER: &str = "GVPN_KEEP";
 
 /// What a keeper is to run.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) program: PathBuf,
+pub(crate) struct Order {
+    pub(crate) program: PathBuf,
     /// Arguments, as bytes.
-    pub(super) args: Vec<Vec<u8>>,
+    pub(crate) args: Vec<Vec<u8>>,
     /// Whether the program's standard output is its standard input's socket too.
-    pub(super) output_to_input: bool,
+    pub(crate) output_to_input: bool,
+}
+
+/// Starts a keeper for a program; the socket is the program's standard input. `prepare` sees the
+/// command before it is spawned.
+pub(crate) async fn start(
+    helper: &Helper,
+    order: &Order,
+    prepare: impl FnOnce(&mut Command) -> io::Result<()>,
+) -> io::Result<(Child, OwnedFd)> {
+    let order = OsString::from_vec(serde_json::to_vec(order)?);
+    let spawned = helper.spawn("keep", |command| {
+        command.envs(std::env::vars_os()).env(ORDER, order);
+        prepare(command)
+    });
+    spawned.await
 }
 
 /// Entry point of a keeper: runs the program with standard input and output joined to the socket that

@@ -1,0 +1,263 @@
+//! The programs that machines run in: user-mode Linux and QEMU.
+
+use std::{
+    ffi::OsString,
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStringExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use super::{
+    card::Wiring,
+    image::{Disk, Kind},
+    kernel::Kernel,
+};
+use crate::Limits;
+
+/// Memory of a machine without a limit of its own.
+const MEMORY: u64 = 512 << 20;
+/// The least that boots.
+const LEAST_MEMORY: u64 = 128 << 20;
+const QEMU: &str = "qemu-system-x86_64";
+/// The virtio port that leads to the agent.
+const PORT: &str = "gvpn";
+
+/// A way of running a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// User-mode Linux: the kernel as an ordinary program.
+    UserMode,
+    /// QEMU, its network cards as Unix stream sockets.
+    QemuStream,
+    /// QEMU, its network cards as Unix datagram sockets.
+    QemuDgram,
+}
+
+/// What runs the processor's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    Kvm,
+    Tcg,
+}
+
+/// A machine to be started.
+pub(super) struct Plan<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) directory: &'a Path,
+    pub(super) limits: &'a Limits,
+    /// The agent's line.
+    pub(super) line: &'a OwnedFd,
+    /// The cards' ends.
+    pub(super) cards: &'a [OwnedFd],
+}
+
+/// A command line.
+pub(super) struct Command {
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
+}
+
+impl Machine {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 3] = [Self::QemuDgram, Self::QemuStream, Self::UserMode];
+
+    /// The machine of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|machine| machine.name() == name)
+    }
+
+    /// Its name; `vm-` before it makes the name of the runtime that uses it and no other.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UserMode => "uml",
+            Self::QemuStream => "qemu-stream",
+            Self::QemuDgram => "qemu-dgram",
+        }
+    }
+
+    /// Whether this host can run it: how it would, or what is missing.
+    ///
+    /// # Errors
+    /// What is missing, in words for a person.
+    pub fn probe(self) -> Result<&'static str, String> {
+        match self {
+            Self::UserMode => Kernel::user_mode().map(|_| "user-mode Linux"),
+            Self::QemuStream | Self::QemuDgram => {
+                find(QEMU).ok_or(format!(
+                    "there is no {QEMU} on this host (Debian: the package qemu-system-x86)"
+                ))?;
+                Kernel::for_machine()?;
+                Ok(match Accelerator::best() {
+                    Accelerator::Kvm => "QEMU with KVM",
+                    Accelerator::Tcg => {
+                        "QEMU without KVM: instructions are translated, many times slower"
+                    }
+                })
+            }
+        }
+    }
+
+    /// The best that this host has: with KVM QEMU, without it user-mode Linux before QEMU.
+    ///
+    /// # Errors
+    /// What is missing, in words for a person.
+    pub fn best() -> Result<Self, String> {
+        let qemu = Self::QemuDgram.probe();
+        if qemu.is_ok() && Accelerator::best() == Accelerator::Kvm {
+            return Ok(Self::QemuDgram);
+        }
+        match (Self::UserMode.probe(), qemu) {
+            (Ok(_), _) => Ok(Self::UserMode),
+            (Err(_), Ok(_)) => Ok(Self::QemuDgram),
+            (Err(uml), Err(qemu)) => {
+                Err(format!("this host cannot run virtual machines: {qemu}; {uml}"))
+            }
+        }
+    }
+
+    pub(super) fn wiring(self) -> Wiring {
+        match self {
+            Self::UserMode | Self::QemuDgram => Wiring::Dgram,
+            Self::QemuStream => Wiring::Stream,
+        }
+    }
+
+    pub(super) fn kernel(self) -> Result<Kernel, String> {
+        match self {
+            Self::UserMode => Kernel::user_mode(),
+            Self::QemuStream | Self::QemuDgram => Kernel::for_machine(),
+        }
+    }
+
+    /// The command that runs it; `initramfs` is the initial file system.
+    pub(super) fn command(self, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
+        match self {
+            Self::UserMode => user_mode(kernel, initramfs, plan),
+            Self::QemuStream | Self::QemuDgram => qemu(self.wiring(), kernel, initramfs, plan),
+        }
+    }
+}
+
+impl Accelerator {
+    fn best() -> Self {
+        // A KVM that is there and does not boot kernels cannot be told from one that does but by
+        // booting: whoever knows says so.
+        let wanted = std::env::var("GVPN_VM_ACCEL").unwrap_or_default();
+        let kvm = || OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        if wanted != "tcg" && (wanted == "kvm" || kvm()) { Self::Kvm } else { Self::Tcg }
+    }
+}
+
+impl Plan<'_> {
+    fn memory(&self) -> u64 {
+        self.limits.memory.unwrap_or(MEMORY).max(LEAST_MEMORY) >> 20
+    }
+
+    /// What the agent reads on the kernel's command line.
+    fn agent_words(&self, root: &str, line: &str) -> Vec<String> {
+        let mut words = vec![
+            format!("gvpn.root={root}"),
+            format!("gvpn.fstype={}", self.disk.kind.name()),
+            format!("gvpn.line={line}"),
+        ];
+        words.extend(self.limits.storage.map(|bytes| format!("gvpn.storage={bytes}")));
+        words
+    }
+}
+
+fn user_mode(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
+    let directory = plan.directory.display();
+    let disk = plan.disk.path.display();
+    let mut args = vec![
+        format!("mem={}M", plan.memory()),
+        format!("initrd={}", initramfs.display()),
+        match plan.disk.kind {
+            Kind::Squashfs => format!("ubd0r={disk}"),
+            Kind::Ext4 => format!("ubd0={directory}/disk.cow,{disk}"),
+        },
+        // No directory of the host can be mounted but an empty one.
+        format!("hostfs={directory}/empty"),
+        format!("uml_dir={directory}/uml"),
+        "umid=machine".to_owned(),
+        "con=null".to_owned(),
+        "con0=fd:0,fd:1".to_owned(),
+        "ssl=null".to_owned(),
+        format!("ssl0=fd:{0},fd:{0}", plan.line.as_raw_fd()),
+        "quiet".to_owned(),
+    ];
+    for (number, card) in plan.cards.iter().enumerate() {
+        args.push(format!("vec{number}:transport=fd,fd={},depth=128", card.as_raw_fd()));
+    }
+    args.extend(plan.agent_words("/dev/ubda", "/dev/ttyS0"));
+    Command { program: kernel.image.clone(), args: args.into_iter().map(OsString::from).collect() }
+}
+
+fn qemu(wiring: Wiring, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
+    let (accelerator, processor) = match Accelerator::best() {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+    };
+    let cores = plan.limits.cpu_cores.unwrap_or(1.0).ceil().max(1.0);
+    let mut append = plan.agent_words("/dev/vda", PORT);
+    append.extend(["console=ttyS0", "quiet", "panic=-1"].map(str::to_owned));
+    let disk = escape(&plan.disk.path);
+    let drive = match plan.disk.kind {
+        Kind::Squashfs => format!("file={disk},format=raw,if=virtio,readonly=on"),
+        Kind::Ext4 => format!("file={disk},format=raw,if=virtio,snapshot=on"),
+    };
+    let mut args: Vec<OsString> = vec![];
+    let mut add = |words: &[&str]| args.extend(words.iter().map(OsString::from));
+    add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    add(&["-accel", accelerator, "-cpu", processor, "-machine", "q35"]);
+    add(&["-smp", &cores.to_string(), "-m", &plan.memory().to_string(), "-serial", "stdio"]);
+    add(&["-append", &append.join(" "), "-drive", &drive]);
+    add(&["-device", "virtio-serial-pci"]);
+    add(&["-chardev", &format!("socket,id=line,fd={}", plan.line.as_raw_fd())]);
+    add(&["-device", &format!("virtserialport,chardev=line,name={PORT}")]);
+    add(&["-device", "virtio-rng-pci"]);
+    for (number, card) in plan.cards.iter().enumerate() {
+        let fd: RawFd = card.as_raw_fd();
+        add(&[
+            "-netdev",
+            &match wiring {
+                Wiring::Dgram => format!("dgram,id=net{number},local.type=fd,local.str={fd}"),
+                Wiring::Stream => format!("stream,id=net{number},addr.type=fd,addr.str={fd}"),
+            },
+        ]);
+        add(&["-device", &format!("virtio-net-pci,netdev=net{number},romfile=")]);
+    }
+    args.extend(["-kernel".into(), kernel.image.clone().into_os_string()]);
+    args.extend(["-initrd".into(), initramfs.as_os_str().to_owned()]);
+    Command { program: find(QEMU).unwrap_or_else(|| QEMU.into()), args }
+}
+
+/// A path as QEMU's options take it: a comma is said twice.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+impl Command {
+    /// The arguments as bytes.
+    pub(super) fn into_bytes(self) -> (PathBuf, Vec<Vec<u8>>) {
+        (self.program, self.args.into_iter().map(OsString::into_vec).collect())
+    }
+}
+
+/// Lets a descriptor pass to the program that is about to be started.
+pub(super) fn pass_on(fds: Vec<OwnedFd>) -> impl FnMut() -> io::Result<()> + Send + Sync {
+    move || {
+        for fd in &fds {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! The `vm` runtime: a payload with a kernel of its own.
+
+mod card;
+mod console;
+mod cpio;
+mod guest;
+mod image;
+mod kernel;
+mod machine;
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gvpn_guest::Order;
+use gvpn_model::NetworkId;
+use gvpn_vnic::{Child, Nic};
+use tokio::{sync::OnceCell, time::timeout};
+
+use crate::{
+    Access, Exit, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError, Usage,
+    cgroup::Cgroup, keep, network::interface, usage,
+};
+use card::Cards;
+use console::Console;
+use guest::Guest;
+use image::Disk;
+pub use machine::Machine;
+use machine::Plan;
+
+/// How long a machine may take to boot; translated instructions on a busy host take their time.
+const BOOT: Duration = Duration::from_secs(240);
+/// How long it may take to end by itself when told to.
+const GRACE: Duration = Duration::from_secs(5);
+/// The largest file that a payload without a limit of storage may hand out.
+const LARGEST_FILE: u64 = 64 << 30;
+
+/// Runs the payload in a virtual machine with the payload's image as its disk, a kernel of the host's
+/// packages, and the guest agent as its first process.
+#[derive(Debug)]
+pub struct Vm {
+    machine: Result<Machine, String>,
+    cards: Cards,
+    disk: OnceCell<Disk>,
+    running: OnceCell<Running>,
+    state: Mutex<State>,
+    /// Networks are told to the machine one after the other.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// What the payload should be in.
+#[derive(Debug, Default)]
+struct State {
+    names: Names,
+    networks: Vec<NetworkConfig>,
+}
+
+/// A booted machine.
+#[derive(Debug)]
+struct Running {
+    guest: Guest,
+    process: tokio::sync::Mutex<Child>,
+    pid: u32,
+    console: Console,
+    cgroup: Option<Cgroup>,
+}
+
+impl Vm {
+    /// A runtime that uses this machine; `None`: the best that the host has.
+    pub fn new(machine: Option<Machine>) -> Self {
+        let machine = machine.map_or_else(Machine::best, Ok);
+        let wiring = machine.as_ref().map_or(card::Wiring::Dgram, |machine| machine.wiring());
+        Self {
+            machine,
+            cards: Cards::new(wiring),
+            disk: OnceCell::new(),
+            running: OnceCell::new(),
+            state: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn running(&self) -> Result<&Running, RuntimeError> {
+        self.running.get().ok_or_else(|| RuntimeError::NotRunning(": it was not started".into()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn boot(&self, payload: &Payload) -> Result<Running, RuntimeError> {
+        let machine = self.machine.clone().map_err(RuntimeError::Failed)?;
+        let Some(disk) = self.disk.get() else {
+            return Err(RuntimeError::NotRunning(": it was not deployed".into()));
+        };
+        let kernel = machine.kernel().map_err(RuntimeError::Failed)?;
+        let start = || RuntimeError::io("start the machine");
+        let directory = payload.make_directory("vm").await?;
+        for part in ["vm/empty", "vm/uml"] {
+            payload.make_directory(part).await?;
+        }
+        let initramfs = directory.join("initramfs");
+        let (writing, to) = (kernel.clone(), initramfs.clone());
+        let written = tokio::task::spawn_blocking(move || writing.write_initramfs(&to)).await;
+        written.map_err(|e| start()(io::Error::other(e)))?.map_err(start())?;
+        let (line, agents_line) = UnixStream::pair().map_err(start())?;
+        let agents_line = OwnedFd::from(agents_line);
+        let cards = self.cards.wire().map_err(start())?;
+        let config = payload.config();
+        let plan = Plan {
+            disk,
+            directory: &directory,
+            limits: &config.limits,
+            line: &agents_line,
+            cards: &cards,
+        };
+        let (program, args) = machine.command(&kernel, &initramfs, &plan).into_bytes();
+        let order = keep::Order { program, args, output_to_input: true };
+        let namespace = payload.namespace().await?;
+        let passed = machine::pass_on(cards.into_iter().chain([agents_line]).collect());
+        let kept = keep::start(&config.helper, &order, |command| {
+            command.current_dir(&directory).env("HOME", &directory);
+            namespace.enter(command, false)?;
+            // SAFETY: `fcntl` on descriptors that the closure owns is async-signal-safe.
+            unsafe { command.pre_exec(passed) };
+            Ok(())
+        });
+        let (process, console) = kept.await.map_err(start())?;
+        let cgroup = Cgroup::create(config.activity, &config.limits)
+            .filter(|group| group.add(process.pid()).is_ok());
+        let console = Console::read(console).map_err(start())?;
+        line.set_nonblocking(true).map_err(start())?;
+        let line = tokio::net::UnixStream::from_std(line).map_err(start())?;
+        let pid = process.pid();
+        let process = tokio::sync::Mutex::new(process);
+        match timeout(BOOT, Guest::greet(line)).await {
+            Ok(Ok(guest)) => Ok(Running { guest, process, pid, console, cgroup }),
+            Ok(Err(reason)) => Err(failed(&reason, &console).await),
+            Err(_) => {
+                let reason = format!("it did not boot within {} s", BOOT.as_secs());
+                Err(failed(&reason, &console).await)
+            }
+        }
+    }
+
+    /// Tells the machine a network.
+    async fn tell(&self, running: &Running, network: &NetworkConfig) -> Result<(), RuntimeError> {
+        let Some(card) = self.cards.of(network.network) else {
+            let text = format!("the payload is not in network {}", network.network);
+            return Err(RuntimeError::Failed(text));
+        };
+        if card >= running.guest.interfaces.len() {
+            let text = format!("the machine has no network card {card}");
+            return Err(RuntimeError::Failed(text));
+        }
+        let order = Order::Configure(interface(card as u32, network));
+        running.guest.obey("configure a network", order).await.map(drop)
+    }
+
+    async fn tell_names(&self, running: &Running) -> Result<(), RuntimeError> {
+        let names = self.state().names.clone();
+        let order = Order::Rename {
+            hostname: names.hostname.clone(),
+            hosts: names.hosts_file(),
+            resolv_conf: names.resolv_conf(),
+        };
+        running.guest.obey("change names", order).await.map(drop)
+    }
+}
+
+async fn failed(reason: &str, console: &Console) -> RuntimeError {
+    RuntimeError::Failed(format!("the machine: {reason}{}", console.tail().await))
+}
+
+impl Runtime for Vm {
+    async fn deploy(&self, payload: &Payload) -> Result<(), RuntimeError> {
+        let machine = self.machine.clone().map_err(RuntimeError::Failed)?;
+        machine.probe().map_err(RuntimeError::Failed)?;
+        let Some(image) = payload.image() else {
+            let text =
+                "the vm runtime needs an image: a squashfs, an ext4 file system or a directory";
+            return Err(RuntimeError::Failed(text.to_owned()));
+        };
+        let images = payload.config().images.clone();
+        let prepared = tokio::task::spawn_blocking(move || Disk::prepare(&image, &images)).await;
+        let disk = prepared.map_err(|e| RuntimeError::Failed(e.to_string()))??;
+        let _ = self.disk.set(disk);
+        Ok(())
+    }
+
+    async fn start(&self, payload: &Payload, _args: &[String]) -> Result<(), RuntimeError> {
+        let _telling = self.telling.lock().await;
+        let running = self.boot(payload).await?;
+        let networks = self.state().networks.clone();
+        for network in &networks {
+            self.tell(&running, network).await?;
+        }
+        self.tell_names(&running).await?;
+        let _ = self.running.set(running);
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        _payload: &Payload,
+        program: Program,
+        output: Output,
+    ) -> Result<Exit, RuntimeError> {
+        let Program { path, args, env, directory } = program;
+        let program = gvpn_guest::Program { path, args, env, directory };
+        self.running()?.guest.run(program, output).await
+    }
+
+    async fn stop(&self, _payload: &Payload) -> Result<(), RuntimeError> {
+        let Some(running) = self.running.get() else { return Ok(()) };
+        let mut process = running.process.lock().await;
+        running.guest.stop().await;
+        if timeout(GRACE, process.wait()).await.is_err() {
+            process.signal(nix::sys::signal::Signal::SIGKILL);
+            let _ = process.wait().await;
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        payload: &Payload,
+        path: &str,
+        access: Access,
+    ) -> Result<File, RuntimeError> {
+        let directory = payload.config().directory.clone();
+        let made = RuntimeError::io("make a file for the transfer");
+        let mut file = tempfile::tempfile_in(directory).map_err(made)?;
+        if access == Access::Read {
+            let most = payload.config().limits.storage.unwrap_or(LARGEST_FILE);
+            let to = file.try_clone().map_err(RuntimeError::io("read the file"))?;
+            self.running()?.guest.read(path, to, most).await?;
+            io::Seek::rewind(&mut file).map_err(RuntimeError::io("read the file"))?;
+        }
+        Ok(file)
+    }
+
+    async fn close(
+        &self,
+        _payload: &Payload,
+        path: &str,
+        mut file: File,
+    ) -> Result<(), RuntimeError> {
+        io::Seek::rewind(&mut file).map_err(RuntimeError::io("read the file"))?;
+        self.running()?.guest.write(path, file).await
+    }
+
+    async fn usage(&self, _payload: &Payload) -> Result<Usage, RuntimeError> {
+        let running = self.running()?;
+        let (cpu_sec, memory) = usage::of_family(running.pid);
+        let group = running.cgroup.as_ref();
+        Ok(Usage {
+            cpu_sec: group.and_then(Cgroup::cpu_sec).unwrap_or(cpu_sec),
+            memory: group.and_then(Cgroup::memory).unwrap_or(memory),
+            ..Usage::default()
+        })
+    }
+
+    async fn ended(&self, _payload: &Payload) -> String {
+        match self.running.get() {
+            Some(running) => {
+                let reason = running.guest.ended().await;
+                format!("the machine: {reason}{}", running.console.tail().await)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn join(&self, _payload: &Payload, network: &NetworkConfig) -> Result<Nic, RuntimeError> {
+        let _telling = self.telling.lock().await;
+        let id = network.network;
+        let (_, nic) = self.cards.take(id).map_err(RuntimeError::Failed)?;
+        if let Some(running) = self.running.get()
+            && let Err(e) = self.tell(running, network).await
+        {
+            self.cards.release(id);
+            return Err(e);
+        }
+        self.state().set(network);
+        Ok(nic)
+    }
+
+    async fn update(
+        &self,
+        _payload: &Payload,
+        network: &NetworkConfig,
+    ) -> Result<(), RuntimeError> {
+        let _telling = self.telling.lock().await;
+        if let Some(running) = self.running.get() {
+            self.tell(running, network).await?;
+        }
+        self.state().set(network);
+        Ok(())
+    }
+
+    async fn leave(&self, _payload: &Payload, network: NetworkId) -> Result<(), RuntimeError> {
+        let _telling = self.telling.lock().await;
+        self.state().networks.retain(|known| known.network != network);
+        let card = self.cards.of(network);
+        self.cards.release(network);
+        let (Some(card), Some(running)) = (card, self.running.get()) else { return Ok(()) };
+        if running.guest.is_over() {
+            return Ok(());
+        }
+        let order = Order::Clear { name: format!("eth{card}") };
+        running.guest.obey("leave a network", order).await.map(drop)
+    }
+
+    async fn rename(&self, _payload: &Payload, names: &Names) -> Result<(), RuntimeError> {
+        let _telling = self.telling.lock().await;
+        self.state().names = names.clone();
+        match self.running.get() {
+            Some(running) => self.tell_names(running).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn set(&mut self, network: &NetworkConfig) {
+        self.networks.retain(|known| known.network != network.network);
+        self.networks.push(network.clone());
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
     bed::Bed,
     measure::{self, Figure},
     report::Report,
-    system::{BenchError, System, Tunnel},
+    system::{BenchError, Layout, System, Tunnel},
 };
 
 /// One kind of measurement.
@@ -17,46 +17,65 @@ use crate::{
 struct Case {
     name: &'static str,
     unit: &'static str,
-    segment_in_software: bool,
+    layout: Layout,
     kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Tcp { flows: u32, reverse: bool },
+    TcpToEach,
     SmallUdp,
+    SmallUdpPaced,
     UdpFull,
+    UdpGso,
     PingIdle,
     PingLoaded,
+    Connect,
 }
 
 const CASES: &[Case] = &[
-    case("tcp, 1 flow", "Gbit/s", false, Kind::Tcp { flows: 1, reverse: false }),
+    case("tcp, 1 flow", "Gbit/s", Layout::Pair, ONE_FLOW),
+    case("tcp, 1 flow, reverse", "Gbit/s", Layout::Pair, Kind::Tcp { flows: 1, reverse: true }),
+    case("tcp, 8 flows", "Gbit/s", Layout::Pair, Kind::Tcp { flows: 8, reverse: false }),
+    case("tcp, 64 flows", "Gbit/s", Layout::Pair, Kind::Tcp { flows: 64, reverse: false }),
+    case("udp, 64 bytes", "kpacket/s", Layout::Pair, Kind::SmallUdp),
+    case("udp, 64 bytes, 80 % of that", "kpacket/s", Layout::Pair, Kind::SmallUdpPaced),
+    case("udp, 1200 bytes", "Gbit/s", Layout::Pair, Kind::UdpFull),
+    case("udp, 1200 bytes, segmentation offload", "Gbit/s", Layout::Pair, Kind::UdpGso),
+    case("ping, idle", "µs", Layout::Pair, Kind::PingIdle),
+    case("ping, under tcp load", "µs", Layout::Pair, Kind::PingLoaded),
+    case("tcp, 1 flow, link segments in software", "Gbit/s", Layout::PlainLink, ONE_FLOW),
+    case("tcp, 1 flow, both payloads on one host", "Gbit/s", Layout::OneHost, ONE_FLOW),
+    case("tcp through the gate, to the payload", "Gbit/s", Layout::Gate, ONE_FLOW),
     case(
-        "tcp, 1 flow, link segments in software",
+        "tcp through the gate, from the payload",
         "Gbit/s",
-        true,
-        Kind::Tcp { flows: 1, reverse: false },
+        Layout::Gate,
+        Kind::Tcp { flows: 1, reverse: true },
     ),
-    case("tcp, 1 flow, reverse", "Gbit/s", false, Kind::Tcp { flows: 1, reverse: true }),
-    case("tcp, 8 flows", "Gbit/s", false, Kind::Tcp { flows: 8, reverse: false }),
-    case("tcp, 64 flows", "Gbit/s", false, Kind::Tcp { flows: 64, reverse: false }),
-    case("udp, 64 bytes", "kpacket/s", false, Kind::SmallUdp),
-    case("udp, 1200 bytes", "Gbit/s", false, Kind::UdpFull),
-    case("ping, idle", "µs", false, Kind::PingIdle),
-    case("ping, under tcp load", "µs", false, Kind::PingLoaded),
+    case("connecting through the gate", "µs", Layout::Gate, Kind::Connect),
+    case("tcp, a flow to each of 10 peers", "Gbit/s", Layout::Star(10), Kind::TcpToEach),
+    case("tcp, a flow to each of 100 peers", "Gbit/s", Layout::Star(100), Kind::TcpToEach),
 ];
 
-const QUICK: &[&str] =
-    &["tcp, 1 flow", "tcp, 1 flow, link segments in software", "udp, 64 bytes", "ping, idle"];
+const ONE_FLOW: Kind = Kind::Tcp { flows: 1, reverse: false };
 
-const fn case(
-    name: &'static str,
-    unit: &'static str,
-    segment_in_software: bool,
-    kind: Kind,
-) -> Case {
-    Case { name, unit, segment_in_software, kind }
+const QUICK: &[&str] = &[
+    "tcp, 1 flow",
+    "tcp, 8 flows",
+    "udp, 64 bytes",
+    "udp, 1200 bytes, segmentation offload",
+    "ping, idle",
+    "ping, under tcp load",
+    "tcp, 1 flow, link segments in software",
+    "tcp, 1 flow, both payloads on one host",
+    "tcp through the gate, to the payload",
+    "tcp through the gate, from the payload",
+];
+
+const fn case(name: &'static str, unit: &'static str, layout: Layout, kind: Kind) -> Case {
+    Case { name, unit, layout, kind }
 }
 
 /// Which cases to run, how often and for how long.
@@ -80,21 +99,28 @@ impl Plan {
         Self { cases, runs, seconds }
     }
 
+    /// How it is measured, in words. `load`: the machine's load average before it began.
+    pub(crate) fn described(&self, load: &str) -> String {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let cores = thread::available_parallelism().map_or(0, usize::from);
+        format!(
+            "Medians of {} runs of {} s, one system after the other, TCP with Cubic; {cores} cores for both ends, kernel {}, load average {load} before the run.",
+            self.runs,
+            self.seconds,
+            kernel.trim()
+        )
+    }
+
     /// Measures every case of one system; a failure is printed, noted and does not end the run.
     pub(crate) fn run(&self, system: &dyn System, report: &mut Report) {
-        for in_software in [false, true] {
-            let cases: Vec<Case> = self
-                .cases
-                .iter()
-                .filter(|c| c.segment_in_software == in_software)
-                .copied()
-                .collect();
-            if cases.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.run_on_bed(system, in_software, &cases, report) {
+        let mut layouts: Vec<Layout> = self.cases.iter().map(|case| case.layout).collect();
+        layouts.dedup();
+        for layout in layouts.into_iter().filter(|layout| system.suits(*layout)) {
+            let cases: Vec<Case> =
+                self.cases.iter().filter(|case| case.layout == layout).copied().collect();
+            if let Err(error) = self.run_on_bed(system, layout, &cases, report) {
                 println!("{}: {error}", system.name());
-                report.missing(system.name(), &error.to_string());
+                report.missing(system.name(), &format!("{layout:?}: {error}"));
             }
         }
     }
@@ -102,12 +128,12 @@ impl Plan {
     fn run_on_bed(
         &self,
         system: &dyn System,
-        in_software: bool,
+        layout: Layout,
         cases: &[Case],
         report: &mut Report,
     ) -> Result<(), BenchError> {
-        let bed = Bed::new(in_software)?;
-        let tunnel = system.up(&bed)?;
+        let bed = Bed::new(layout == Layout::PlainLink)?;
+        let tunnel = system.up(&bed, layout)?;
         wait_until_up(&tunnel)?;
         for case in cases {
             let runs: Result<Vec<Figure>, _> =
@@ -128,10 +154,17 @@ impl Plan {
     fn measure(&self, case: Case, tunnel: &Tunnel) -> Result<Figure, BenchError> {
         match case.kind {
             Kind::Tcp { flows, reverse } => measure::tcp(tunnel, flows, reverse, self.seconds),
-            Kind::SmallUdp => measure::small_udp(tunnel, self.seconds),
+            Kind::TcpToEach => measure::tcp_to_each(tunnel, self.seconds),
+            Kind::SmallUdp => measure::small_udp(tunnel, None, self.seconds),
+            Kind::SmallUdpPaced => {
+                let most = measure::small_udp(tunnel, None, self.seconds)?;
+                measure::small_udp(tunnel, Some(0.8 * most.value), self.seconds)
+            }
             Kind::UdpFull => measure::full_udp(tunnel, self.seconds),
+            Kind::UdpGso => measure::udp_gso(tunnel, self.seconds),
             Kind::PingIdle => measure::ping(tunnel, self.seconds),
             Kind::PingLoaded => measure::ping_loaded(tunnel, self.seconds),
+            Kind::Connect => measure::connect(tunnel),
         }
     }
 }
@@ -139,12 +172,14 @@ impl Plan {
 fn wait_until_up(tunnel: &Tunnel) -> Result<(), BenchError> {
     const LIMIT: Duration = Duration::from_secs(30);
     let begin = Instant::now();
-    let address = tunnel.address.to_string();
-    while begin.elapsed() < LIMIT {
-        if tunnel.client.output(&["ping", "-c1", "-W1", &address])?.status.success() {
-            return Ok(());
+    for peer in &tunnel.servers {
+        let address = peer.address.to_string();
+        while !tunnel.client.output(&["ping", "-c1", "-W1", &address])?.status.success() {
+            if begin.elapsed() > LIMIT {
+                return Err(BenchError::NotUp(LIMIT.as_secs()));
+            }
+            thread::sleep(Duration::from_millis(200));
         }
-        thread::sleep(Duration::from_millis(200));
     }
-    Err(BenchError::NotUp(LIMIT.as_secs()))
+    Ok(())
 }

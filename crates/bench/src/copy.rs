@@ -12,7 +12,7 @@ use gvpn_lab::Host;
 
 use crate::{
     bed::Bed,
-    system::{BenchError, System, Tunnel, io},
+    system::{BenchError, Layout, Peer, System, Tunnel, io},
 };
 
 /// The copy-only forwarder.
@@ -27,14 +27,13 @@ impl System for CopyOnly {
         Ok(())
     }
 
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
         let (a, b) = (tun(&bed.a, "10.98.0.1/24")?, tun(&bed.b, "10.98.0.2/24")?);
         forward(&a, &b)?;
         forward(&b, &a)?;
         Ok(Tunnel {
             client: Box::new(bed.a.clone()),
-            server: Box::new(bed.b.clone()),
-            address: [10, 98, 0, 2].into(),
+            servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
             _guards: vec![Box::new((a, b))],
         })
     }
@@ -42,6 +41,10 @@ impl System for CopyOnly {
 
 /// Bytes of `virtio_net_hdr` before each packet.
 const HEADER: usize = 10;
+
+/// UDP segmentation in `linux/if_tun.h`.
+const TUN_F_USO4: libc::c_uint = 0x20;
+const TUN_F_USO6: libc::c_uint = 0x40;
 
 fn tun(host: &Host, address: &str) -> Result<File, BenchError> {
     let file = host.enter(open_tun)?.map_err(io("opening a TUN device"))?;
@@ -58,15 +61,22 @@ fn open_tun() -> std::io::Result<File> {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
-    let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
-    // SAFETY: both requests take what they are given here, and the descriptor is open.
-    let results = unsafe {
-        [
-            libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request),
-            libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)),
-        ]
-    };
-    if results.contains(&-1) { Err(std::io::Error::last_os_error()) } else { Ok(file) }
+    // SAFETY: the request takes what it is given here, and the descriptor is open.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request) } == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // Kernels before 6.2 do not pass UDP super-packets.
+    for offloads in [tcp | TUN_F_USO4 | TUN_F_USO6, tcp] {
+        // SAFETY: as above.
+        let set = unsafe {
+            libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads))
+        };
+        if set != -1 {
+            return Ok(file);
+        }
+    }
+    Err(std::io::Error::last_os_error())
 }
 
 /// Copies from one TUN to the other until the first is closed: its namespace has gone.

@@ -5,6 +5,7 @@
 //! the same traffic between them. Needs root for the namespaces, `iperf3`, `ethtool` and `ping`.
 
 mod bed;
+mod blast;
 mod case;
 mod copy;
 mod cpu;
@@ -21,6 +22,8 @@ use clap::Parser;
 /// Measures the tunnel beside its peers.
 #[derive(Debug, Parser)]
 struct Args {
+    #[command(subcommand)]
+    program: Option<blast::Program>,
     /// Fewer runs and shorter ones: under three minutes.
     #[arg(long)]
     quick: bool,
@@ -52,6 +55,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), system::BenchError> {
+    if let Some(program) = &args.program {
+        return program.run().map_err(system::io("one end of a tunnel"));
+    }
+    let load = load();
     let plan = case::Plan::new(args.quick, args.case.as_deref());
     let wanted = |name: &str| args.system.as_deref().is_none_or(|part| name.contains(part));
     let mut report = report::Report::default();
@@ -66,5 +73,17 @@ fn run(args: &Args) -> Result<(), system::BenchError> {
         }
         plan.run(system.as_ref(), &mut report);
     }
-    report.write(&args.out)
+    report.write(&args.out)?;
+    if args.system.is_some() || args.case.is_some() {
+        return Ok(());
+    }
+    let text = format!("{}\n\n{}", plan.described(&load), report.table());
+    gvpn_lab::figures::write("performance.md", "figures", &text)
+        .map_err(system::io("writing docs/performance.md"))
+}
+
+/// What else runs on this machine.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    cpu,
-    system::{BenchError, Running, Tunnel},
+    blast, cpu,
+    system::{BenchError, Peer, Running, Side, Tunnel, io},
 };
 
 /// One measured value.
@@ -50,10 +50,50 @@ pub(crate) fn tcp(
     })
 }
 
-/// Packets of 64 bytes that arrive, in thousands a second. The sender offers more than anyone
-/// carries.
-pub(crate) fn small_udp(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
-    let (json, _) = iperf3(tunnel, seconds, &["-u", "-b", "0", "-l", "64"])?;
+/// TCP throughput of one flow to each server at once, with Cubic, in Gbit/s.
+pub(crate) fn tcp_to_each(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let _servers =
+        tunnel.servers.iter().map(|peer| server(&*peer.side)).collect::<Result<Vec<_>, _>>()?;
+    let before = cpu::busy_seconds();
+    let flows: Vec<Result<Value, BenchError>> = thread::scope(|scope| {
+        let client = &tunnel.client;
+        let start = |peer: &Peer| {
+            let address = peer.address.to_string();
+            scope.spawn(move || {
+                let time = seconds.to_string();
+                client_json(&**client, &["-c", &address, "-t", &time, "-C", "cubic"])
+            })
+        };
+        let running: Vec<_> = tunnel.servers.iter().map(start).collect();
+        let panicked = || BenchError::Figure { program: "iperf3".into(), output: "panic".into() };
+        running.into_iter().map(|run| run.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
+    let cpu_seconds = cpu::busy_seconds() - before;
+    let (mut rate, mut gbit, mut retransmits) = (0.0, 0.0, 0);
+    for json in flows {
+        let json = json?;
+        rate += number(&json, "/end/sum_received/bits_per_second")? * 1e-9;
+        gbit += number(&json, "/end/sum_received/bytes")? * 8e-9;
+        retransmits +=
+            json.pointer("/end/sum_sent/retransmits").and_then(Value::as_u64).unwrap_or(0);
+    }
+    Ok(Figure {
+        value: rate,
+        gbit_per_cpu_s: Some(gbit / cpu_seconds),
+        retransmits: Some(retransmits),
+        lost_percent: None,
+    })
+}
+
+/// Packets of 64 bytes that arrive, in thousands a second. The sender offers `rate` (thousands a
+/// second), or more than anyone carries.
+pub(crate) fn small_udp(
+    tunnel: &Tunnel,
+    rate: Option<f64>,
+    seconds: u32,
+) -> Result<Figure, BenchError> {
+    let rate = rate.map_or("0".into(), |kilo| format!("{:.0}", kilo * 1e3 * 64.0 * 8.0));
+    let (json, _) = iperf3(tunnel, seconds, &["-u", "-b", &rate, "-l", "64"])?;
     let sent = number(&json, "/end/sum/packets")?;
     let lost = number(&json, "/end/sum/lost_packets")?;
     Ok(Figure {
@@ -77,9 +117,55 @@ pub(crate) fn full_udp(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchErr
     })
 }
 
+/// UDP datagrams of 1200 bytes, as many a system call as the kernel takes, in Gbit/s received.
+pub(crate) fn udp_gso(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let me = std::env::current_exe().map_err(io("finding this program"))?.display().to_string();
+    let (peer, time) = (&tunnel.servers[0], seconds.to_string());
+    let to = format!("{}:{}", peer.address, blast::PORT);
+    let before = cpu::busy_seconds();
+    let received = thread::scope(|scope| {
+        let sink = scope.spawn(|| peer.side.output(&[&me, "sink"]));
+        thread::sleep(Duration::from_millis(200));
+        let sent = tunnel.client.output(&[&me, "blast", &to, &time])?;
+        if !sent.status.success() {
+            return Err(BenchError::Figure { program: "blast".into(), output: shown(&sent) });
+        }
+        let panicked = || BenchError::Figure { program: "sink".into(), output: "panic".into() };
+        let received = sink.join().unwrap_or_else(|_| Err(panicked()))?;
+        let count = |output: &std::process::Output| -> Option<f64> {
+            String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+        };
+        count(&sent)
+            .zip(count(&received))
+            .ok_or_else(|| BenchError::Figure { program: "sink".into(), output: shown(&received) })
+    });
+    let cpu_seconds = cpu::busy_seconds() - before;
+    let (sent, arrived) = received?;
+    Ok(Figure {
+        value: arrived * 8e-9 / f64::from(seconds),
+        gbit_per_cpu_s: Some(arrived * 8e-9 / cpu_seconds),
+        retransmits: None,
+        lost_percent: Some(100.0 * (1.0 - arrived / sent.max(1.0))),
+    })
+}
+
+/// Median time of connecting and getting the first byte, in microseconds.
+pub(crate) fn connect(tunnel: &Tunnel) -> Result<Figure, BenchError> {
+    const TIMES: usize = 51;
+    let me = std::env::current_exe().map_err(io("finding this program"))?.display().to_string();
+    let peer = &tunnel.servers[0];
+    let _greeter = peer.side.start(&[&me, "greet"])?;
+    thread::sleep(Duration::from_millis(300));
+    let to = format!("{}:{}", peer.address, blast::GREETING_PORT);
+    let output = tunnel.client.output(&[&me, "knock", &to, &TIMES.to_string()])?;
+    let text = shown(&output);
+    let median = text.trim().parse().ok();
+    median.map(Figure::plain).ok_or(BenchError::Figure { program: "knock".into(), output: text })
+}
+
 /// Median round trip in microseconds.
 pub(crate) fn ping(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
-    let (count, address) = ((seconds * 50).to_string(), tunnel.address.to_string());
+    let (count, address) = ((seconds * 50).to_string(), tunnel.address());
     let output = tunnel.client.output(&["ping", "-i", "0.02", "-c", &count, &address])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut times: Vec<f64> = text
@@ -95,33 +181,37 @@ pub(crate) fn ping(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> 
 
 /// Median round trip while a TCP flow fills the tunnel.
 pub(crate) fn ping_loaded(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
-    let _server = server(tunnel)?;
-    let (time, address) = ((seconds + 2).to_string(), tunnel.address.to_string());
+    let _server = server(&*tunnel.servers[0].side)?;
+    let (time, address) = ((seconds + 2).to_string(), tunnel.address());
     let _load = tunnel.client.start(&["iperf3", "-c", &address, "-t", &time, "-C", "cubic"])?;
     thread::sleep(Duration::from_secs(1));
     ping(tunnel, seconds)
 }
 
 fn iperf3(tunnel: &Tunnel, seconds: u32, extra: &[&str]) -> Result<(Value, f64), BenchError> {
-    let _server = server(tunnel)?;
-    let (time, address) = (seconds.to_string(), tunnel.address.to_string());
-    let mut command = vec!["iperf3", "-J", "-c", &address, "-t", &time];
-    command.extend(extra);
+    let _server = server(&*tunnel.servers[0].side)?;
+    let (time, address) = (seconds.to_string(), tunnel.address());
+    let mut args = vec!["-c", &address, "-t", &time];
+    args.extend(extra);
     let before = cpu::busy_seconds();
-    let output = tunnel.client.output(&command)?;
-    let cpu_seconds = cpu::busy_seconds() - before;
+    let json = client_json(&*tunnel.client, &args)?;
+    Ok((json, cpu::busy_seconds() - before))
+}
+
+fn client_json(client: &dyn Side, args: &[&str]) -> Result<Value, BenchError> {
+    let command = [&["iperf3", "-J"], args].concat();
+    let output = client.output(&command)?;
     serde_json::from_slice(&output.stdout)
-        .map(|json| (json, cpu_seconds))
         .map_err(|_| BenchError::Figure { program: command.join(" "), output: shown(&output) })
 }
 
 /// Starts `iperf3 -s` and waits until it listens.
-fn server(tunnel: &Tunnel) -> Result<Running, BenchError> {
-    let running = tunnel.server.start(&["iperf3", "-s"])?;
+fn server(side: &dyn Side) -> Result<Running, BenchError> {
+    let running = side.start(&["iperf3", "-s"])?;
     for _ in 0..200 {
         // 1451 is port 5201; state 0A is LISTEN.
         let listening = |table: &str| {
-            tunnel.server.output(&["cat", table]).is_ok_and(|output| {
+            side.output(&["cat", table]).is_ok_and(|output| {
                 String::from_utf8_lossy(&output.stdout)
                     .lines()
                     .any(|line| line.contains(":1451 ") && line.contains(" 0A "))

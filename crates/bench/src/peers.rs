@@ -12,7 +12,7 @@ use gvpn_lab::Host;
 
 use crate::{
     bed::{self, Bed},
-    system::{BenchError, System, Tunnel, io},
+    system::{BenchError, Layout, Peer, System, Tunnel, io},
 };
 
 /// The link itself, without any tunnel.
@@ -27,7 +27,7 @@ impl System for Bare {
         Ok(())
     }
 
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
         Ok(tunnel(bed, [10, 99, 0, 2], vec![]))
     }
 }
@@ -45,6 +45,7 @@ pub(crate) fn all(built: &Path) -> Vec<Box<dyn System>> {
         cargo("gotatun", "gotatun-cli", "0.10.2"),
         cargo("boringtun", "boringtun-cli", "0.7.1"),
         Box::new(Nebula),
+        Box::new(EasyTier),
     ]
 }
 
@@ -72,7 +73,7 @@ impl System for WireGuard {
         }
     }
 
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
         let program = match &self.source {
             Source::Debian(program) => PathBuf::from(program),
             Source::Crate { root, .. } => fs::canonicalize(root.join("bin").join(self.name))
@@ -147,7 +148,7 @@ impl System for Nebula {
         debian("nebula", "nebula")
     }
 
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
         let dir = tempfile::tempdir().map_err(io("making a directory"))?;
         let at = dir.path().display().to_string();
         shell(&format!(
@@ -168,6 +169,37 @@ impl System for Nebula {
     }
 }
 
+/// EasyTier, whose binaries were on PyPI once.
+struct EasyTier;
+
+impl System for EasyTier {
+    fn name(&self) -> &str {
+        "easytier"
+    }
+
+    fn available(&self) -> Result<(), String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let output = Command::new("python3")
+            .args(["-m", "pip", "download", "--no-deps", "--pre", "easytier", "-d"])
+            .arg(dir.path())
+            .output()
+            .map_err(|error| format!("pip: {error}"))?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            return Err("PyPI has it again, and nobody has told how to start that version".into());
+        }
+        Err(stderr.lines().last().unwrap_or("pip download easytier failed").to_owned())
+    }
+
+    fn suits(&self, _: Layout) -> bool {
+        false
+    }
+
+    fn up(&self, _: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
+        Err(BenchError::NotUp(0))
+    }
+}
+
 fn nebula_config(at: &str, name: &str) -> String {
     format!(
         "pki: {{ca: {at}/ca.crt, cert: {at}/{name}.crt, key: {at}/{name}.key}}\n\
@@ -183,8 +215,7 @@ fn nebula_config(at: &str, name: &str) -> String {
 fn tunnel(bed: &Bed, address: [u8; 4], guards: Vec<Box<dyn std::any::Any>>) -> Tunnel {
     Tunnel {
         client: Box::new(bed.a.clone()),
-        server: Box::new(bed.b.clone()),
-        address: address.into(),
+        servers: vec![Peer { side: Box::new(bed.b.clone()), address: address.into() }],
         _guards: guards,
     }
 }

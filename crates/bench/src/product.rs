@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -13,7 +14,8 @@ use serde_json::Value;
 
 use crate::{
     bed::{A, B, Bed},
-    system::{BenchError, Running, Side, System, Tunnel, io},
+    blast,
+    system::{BenchError, Layout, Peer, Running, Side, System, Tunnel, io},
 };
 
 /// `gvpn`.
@@ -40,23 +42,57 @@ impl System for Product {
         Err(format!("{} is not there; build it with `make build`", self.binary.display()))
     }
 
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError> {
+    fn suits(&self, _: Layout) -> bool {
+        true
+    }
+
+    fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError> {
         let dir = tempfile::tempdir().map_err(io("making a directory"))?;
         let world = World { binary: &self.binary, dir: dir.path() };
-        let relay = world.relay(&bed.a)?;
-        let daemon_a = world.daemon(&bed.a, "a", A, "both")?;
-        let daemon_b = world.daemon(&bed.b, "b", B, "provider")?;
+        let mut processes = vec![
+            world.relay(&bed.a)?,
+            world.daemon(&bed.a, OWNER, A, 6999, "requestor")?,
+            world.daemon(&bed.a, "a", A, 7000, "provider")?,
+        ];
         let network = world.text(&bed.a, &["net", "create", "10.98.0.0/24", "--json"], "/id")?;
-        let client = world.payload(&bed.a, &bed.a, "a", &network, "10.98.0.2")?;
-        let server = world.payload(&bed.a, &bed.b, "b", &network, "10.98.0.3")?;
-        Ok(Tunnel {
-            client: Box::new(client),
-            server: Box::new(server),
-            address: [10, 98, 0, 3].into(),
-            _guards: vec![Box::new((relay, daemon_a, daemon_b)), Box::new(dir)],
-        })
+        let mut servers = Vec::new();
+        for number in 0..peers(layout) {
+            let (host, name) = match layout {
+                Layout::OneHost => (&bed.a, "a".to_owned()),
+                _ => (&bed.b, format!("b{number}")),
+            };
+            if layout != Layout::OneHost {
+                processes.push(world.daemon(host, &name, B, 7000 + number, "provider")?);
+            }
+            let address = Ipv4Addr::new(10, 98, 0, 3 + number as u8);
+            let payload = world.payload(&bed.a, host, &name, &network, address)?;
+            servers.push(Peer { side: Box::new(payload), address: address.into() });
+        }
+        let client: Box<dyn Side> = if layout == Layout::Gate {
+            let to = &mut servers[0].address;
+            for port in [5201, blast::GREETING_PORT] {
+                processes.push(world.forward(&bed.a, &network, *to, port)?);
+            }
+            *to = Ipv4Addr::LOCALHOST.into();
+            Box::new(bed.a.clone())
+        } else {
+            let address = Ipv4Addr::new(10, 98, 0, 2);
+            Box::new(world.payload(&bed.a, &bed.a, "a", &network, address)?)
+        };
+        // Processes end before the directory that they write to.
+        Ok(Tunnel { client, servers, _guards: vec![Box::new(processes), Box::new(dir)] })
     }
 }
+
+fn peers(layout: Layout) -> u16 {
+    match layout {
+        Layout::Star(peers) => peers,
+        _ => 1,
+    }
+}
+
+/// The daemon that owns the network.
+const OWNER: &str = "owner";
 
 /// Where the daemons of one run keep their things.
 struct World<'a> {
@@ -69,15 +105,46 @@ impl World<'_> {
         self.spawn(host, "relay", &["relay", "--listen", &format!("{A}:7464")])
     }
 
-    fn daemon(&self, host: &Host, name: &str, ip: &str, role: &str) -> Result<Process, BenchError> {
-        let (listen, relay) = (format!("{ip}:7000"), format!("{A}:7464"));
+    fn daemon(
+        &self,
+        host: &Host,
+        name: &str,
+        ip: &str,
+        port: u16,
+        role: &str,
+    ) -> Result<Process, BenchError> {
+        let (listen, relay) = (format!("{ip}:{port}"), format!("{A}:7464"));
         let daemon = self.spawn(
             host,
             name,
-            &["daemon", "--role", role, "--listen", &listen, "--relay", &relay],
+            &[
+                "daemon",
+                "--role",
+                role,
+                "--listen",
+                &listen,
+                "--relay",
+                &relay,
+                "--api",
+                "127.0.0.1:0",
+            ],
         )?;
         eventually(|| self.output(host, name, &["status", "--json"]))?;
         Ok(daemon)
+    }
+
+    /// A port of the host's loopback that leads to one of a payload, through the gate.
+    fn forward(
+        &self,
+        host: &Host,
+        network: &str,
+        to: IpAddr,
+        port: u16,
+    ) -> Result<Process, BenchError> {
+        let forwarded = format!("{port}:{to}:{port}");
+        let mut command = self.command(host, OWNER, &["forward", network, &forwarded]);
+        command.inner().stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.spawn()?)
     }
 
     /// A payload of `owner`'s network on `name`'s daemon, with a program in it that waits.
@@ -87,19 +154,20 @@ impl World<'_> {
         host: &Host,
         name: &str,
         network: &str,
-        ip: &str,
+        ip: Ipv4Addr,
     ) -> Result<Payload, BenchError> {
+        let ip = &ip.to_string();
         let node = json_text(&self.output(host, name, &["status", "--json"])?, "/nodeId")?;
-        eventually(|| self.output(owner, "a", &["node", "add", network, &node, ip]))?;
+        eventually(|| self.output(owner, OWNER, &["node", "add", network, &node, ip]))?;
         let image = self.image()?.display().to_string();
         let net = format!("{network}={ip}");
         let start = ["activity", "start", &node, "--image", &image, "--net", &net, "--json"];
-        let started = eventually(|| self.output(owner, "a", &start))?;
+        let started = eventually(|| self.output(owner, OWNER, &start))?;
         let activity = json_text(&started, "/activityId")?;
         let token = format!("86399.{}", ip.replace('.', ""));
         let mut waiting = self.command(
             owner,
-            "a",
+            OWNER,
             &["activity", "exec", &activity, "/bin/busybox", "sleep", &token],
         );
         waiting.inner().stdout(Stdio::null()).stderr(Stdio::null());
@@ -147,7 +215,7 @@ impl World<'_> {
     }
 
     fn text(&self, host: &Host, args: &[&str], pointer: &str) -> Result<String, BenchError> {
-        json_text(&self.output(host, "a", args)?, pointer)
+        json_text(&self.output(host, OWNER, args)?, pointer)
     }
 }
 

@@ -72,7 +72,8 @@ impl Report {
         Ok(())
     }
 
-    fn table(&self) -> String {
+    /// The table and what could not be measured.
+    pub(crate) fn table(&self) -> String {
         let systems = unique(self.rows.iter().map(|row| row.system.as_str()));
         let mut text = format!("| case | unit | {} |\n|---|---|", systems.join(" | "));
         text.push_str(&"---|".repeat(systems.len()));

@@ -45,24 +45,57 @@ pub(crate) trait System {
     /// Whether it can run here; else why not.
     fn available(&self) -> Result<(), String>;
 
-    /// Brings it up on the bed.
-    fn up(&self, bed: &Bed) -> Result<Tunnel, BenchError>;
+    /// Whether the layout means anything to it.
+    fn suits(&self, layout: Layout) -> bool {
+        matches!(layout, Layout::Pair | Layout::PlainLink)
+    }
+
+    /// Brings it up on the bed, in a layout that suits it.
+    fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError>;
+}
+
+/// Who talks to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// One end on each host.
+    Pair,
+    /// The same over a link that segments UDP in software, like a plain network card.
+    PlainLink,
+    /// Both ends are payloads of one daemon.
+    OneHost,
+    /// From a program on the requestor's host through the gate to a payload.
+    Gate,
+    /// One end to so many others, each with a daemon of its own.
+    Star(u16),
 }
 
 /// A running tunnel; dropping it ends it.
 pub(crate) struct Tunnel {
     /// Where traffic starts.
     pub(crate) client: Box<dyn Side>,
-    /// Where traffic ends.
-    pub(crate) server: Box<dyn Side>,
-    /// The server's address in the tunnel.
-    pub(crate) address: IpAddr,
+    /// Where traffic ends; one, but for [`Layout::Star`].
+    pub(crate) servers: Vec<Peer>,
     /// What keeps it up.
     pub(crate) _guards: Vec<Box<dyn std::any::Any>>,
 }
 
+impl Tunnel {
+    /// The address of the first server.
+    pub(crate) fn address(&self) -> String {
+        self.servers[0].address.to_string()
+    }
+}
+
+/// Where traffic ends.
+pub(crate) struct Peer {
+    /// The place.
+    pub(crate) side: Box<dyn Side>,
+    /// Its address as the client sees it.
+    pub(crate) address: IpAddr,
+}
+
 /// A place where programs see the tunnel.
-pub(crate) trait Side {
+pub(crate) trait Side: Sync {
     /// Runs a program to its end.
     fn output(&self, program: &[&str]) -> Result<Output, BenchError>;
 

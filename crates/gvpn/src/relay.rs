@@ -17,6 +17,8 @@ use crate::{
 
 /// Where TLS streams are accepted unless the options say otherwise.
 const DEFAULT_STREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT);
+/// Where metrics are served unless the options say otherwise.
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7466);
 /// How long clients may take to hear the goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -28,8 +30,12 @@ pub(crate) struct Options {
     listen: Vec<SocketAddr>,
     /// TCP address for TLS streams of nodes that UDP is blocked for; may be repeated; `none` to do
     /// without [default: 0.0.0.0:443, where that is free].
-    #[arg(long, value_name = "ADDR:PORT", value_parser = stream_address)]
-    stream: Vec<StreamAddress>,
+    #[arg(long, value_name = "ADDR:PORT", value_parser = maybe_address)]
+    stream: Vec<MaybeAddress>,
+    /// TCP address that serves Prometheus metrics; `none` to do without [default:
+    /// 127.0.0.1:7466, where that is free].
+    #[arg(long, value_name = "ADDR:PORT", value_parser = maybe_address)]
+    metrics: Option<MaybeAddress>,
     /// NATS servers through which a fleet of relays shares one registry, separated by commas.
     #[arg(long, value_name = "URL", env = "GVPN_RELAY_NATS", hide_env_values = true)]
     nats: Option<String>,
@@ -44,35 +50,38 @@ pub(crate) struct Options {
     log_json: bool,
 }
 
-/// Where streams are accepted, if they are.
+/// An address, or `none`.
 #[derive(Debug, Clone, Copy)]
-struct StreamAddress(Option<SocketAddr>);
+struct MaybeAddress(Option<SocketAddr>);
 
-fn stream_addresses(wanted: &[StreamAddress]) -> Vec<SocketAddr> {
-    if !wanted.is_empty() {
-        return wanted.iter().filter_map(|address| address.0).collect();
+fn maybe_address(text: &str) -> Result<MaybeAddress, String> {
+    match text {
+        "none" => Ok(MaybeAddress(None)),
+        _ => text
+            .parse()
+            .map(|address| MaybeAddress(Some(address)))
+            .map_err(|_| "expected ADDR:PORT, such as 0.0.0.0:443, or none".to_owned()),
     }
-    match TcpListener::bind(DEFAULT_STREAM) {
-        Ok(_) => vec![DEFAULT_STREAM],
+}
+
+/// A default address where it can be listened on.
+fn if_free(address: SocketAddr, without: &str) -> Option<SocketAddr> {
+    match TcpListener::bind(address) {
+        Ok(_) => Some(address),
         Err(error) => {
-            tracing::warn!(
-                address = %DEFAULT_STREAM, %error,
-                "no TLS streams: nodes whose UDP is blocked cannot use this relay; choose an address \
-                 with --stream ADDR:PORT"
-            );
-            vec![]
+            tracing::warn!(%address, %error, "{without}");
+            None
         }
     }
 }
 
-fn stream_address(text: &str) -> Result<StreamAddress, String> {
-    match text {
-        "none" => Ok(StreamAddress(None)),
-        _ => text
-            .parse()
-            .map(|address| StreamAddress(Some(address)))
-            .map_err(|_| "expected ADDR:PORT, such as 0.0.0.0:443, or none".to_owned()),
+fn stream_addresses(wanted: &[MaybeAddress]) -> Vec<SocketAddr> {
+    if !wanted.is_empty() {
+        return wanted.iter().filter_map(|address| address.0).collect();
     }
+    let without = "no TLS streams: nodes whose UDP is blocked cannot use this relay; choose an \
+                   address with --stream ADDR:PORT";
+    if_free(DEFAULT_STREAM, without).into_iter().collect()
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -88,15 +97,22 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     let name = options.fleet;
     config.fleet = options.nats.map(|servers| FleetConfig { servers, name });
     config.listen_stream = stream_addresses(&options.stream);
+    config.metrics = match options.metrics {
+        Some(MaybeAddress(address)) => address,
+        None => if_free(DEFAULT_METRICS, "no metrics: choose an address with --metrics ADDR:PORT"),
+    };
     let relay = Relay::start(config).await.map_err(|e| {
         Failure::new(format!("the relay cannot start: {e}"))
-            .hint("choose other addresses with --listen and --stream ADDR:PORT")
+            .hint("choose other addresses with --listen, --stream, --metrics ADDR:PORT")
     })?;
     for address in relay.local_addrs() {
         tracing::info!(node = %relay.node_id(), %address, "the relay is up");
     }
     for address in relay.stream_addrs() {
         tracing::info!(%address, "TLS streams are accepted");
+    }
+    if let Some(address) = relay.metrics_addr() {
+        tracing::info!(url = %format!("http://{address}/metrics"), "metrics are served");
     }
     stop.await;
     tracing::info!("stopping");

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use gvpn_identity::Identity;
 
-use crate::relay_stream::{PORT, Proxy};
+use crate::{
+    link::AMPLIFICATION,
+    relay_stream::{PORT, Proxy},
+};
 
 /// How a node is present on Golem Net.
 #[derive(Debug, Clone)]
@@ -23,6 +26,8 @@ pub struct NetConfig {
     pub proxy: Option<Proxy>,
     /// Addresses to announce instead of those of the interfaces, such as that of a forwarded port.
     pub advertise: Option<Vec<SocketAddr>>,
+    /// Whoever calls and has not proven who it is is sent at most this many times what it sent.
+    pub amplification: usize,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
     pub workers: usize,
 }
@@ -38,6 +43,7 @@ impl NetConfig {
             stream_port: Some(PORT),
             proxy: None,
             advertise: None,
+            amplification: AMPLIFICATION,
             workers: 0,
         }
     }

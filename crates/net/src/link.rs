@@ -32,8 +32,9 @@ const MAX_CALLER_HOPS: usize = 4;
 const PENDING_FOR: Duration = Duration::from_secs(30);
 /// Without an answer for this long, packets go out on all hops again.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// An unproven caller is sent at most this many times what it sent, on each hop (RFC 9000, 8.1).
-const AMPLIFICATION: usize = 3;
+/// An unproven caller of an ordinary node is sent at most this many times what it sent, on each
+/// hop (RFC 9000, 8.1).
+pub(crate) const AMPLIFICATION: usize = 3;
 /// First packets kept to be repeated on a hop that becomes known during a handshake.
 const MAX_FLIGHT: usize = 4;
 
@@ -117,12 +118,27 @@ impl Link {
         (state.flight.clone(), untried)
     }
 
-    /// Where to send these datagrams now.
-    pub(crate) fn send_to(&self, now: Instant, transmit: &Transmit<'_>) -> Vec<Hop> {
-        let mut state = self.state.lock();
-        let Some(path) = state.path.clone() else {
-            return state.own_hops(transmit.contents.len());
+    /// Where to send these datagrams now, and how many bytes of them.
+    pub(crate) fn send_to(&self, now: Instant, transmit: &Transmit<'_>) -> Vec<(Hop, usize)> {
+        let size = transmit.contents.len();
+        let hops = match self.known_path() {
+            Some(path) => self.hops_to_peer(now, transmit, &path),
+            None => return self.state.lock().own_hops(size, transmit.segment_size),
         };
+        hops.into_iter().map(|hop| (hop, size)).collect()
+    }
+
+    fn known_path(&self) -> Option<Arc<PeerPath>> {
+        self.state.lock().path.clone()
+    }
+
+    fn hops_to_peer(
+        &self,
+        now: Instant,
+        transmit: &Transmit<'_>,
+        path: &Arc<PeerPath>,
+    ) -> Vec<Hop> {
+        let mut state = self.state.lock();
         if state.established {
             drop(state);
             return path.tell(|agent, now| {
@@ -146,8 +162,9 @@ impl Link {
         hops
     }
 
-    /// Takes note of a datagram that arrived.
-    fn received(&self, hop: Hop, size: usize) {
+    /// Takes note of a datagram that arrived, and of how much may be sent back for it as long as
+    /// the caller is not proven.
+    fn received(&self, hop: Hop, earned: usize) {
         let mut state = self.state.lock();
         let silent = state.unanswered_since.is_some_and(|since| since.elapsed() >= PATIENCE);
         if state.answered.is_none() || silent {
@@ -155,7 +172,7 @@ impl Link {
         }
         state.latest = Some(hop);
         state.unanswered_since = None;
-        let Some(path) = state.path.clone() else { return state.earn(hop, size) };
+        let Some(path) = state.path.clone() else { return state.earn(hop, earned) };
         let established = state.established;
         drop(state);
         if established {
@@ -192,8 +209,7 @@ impl State {
         }
     }
 
-    fn earn(&mut self, hop: Hop, size: usize) {
-        let earned = size * AMPLIFICATION;
+    fn earn(&mut self, hop: Hop, earned: usize) {
         if let Some(own) = self.hops.iter_mut().find(|own| own.hop == hop) {
             own.budget = own.budget.map(|b| b.saturating_add(earned));
         } else if self.hops.len() < MAX_CALLER_HOPS {
@@ -201,22 +217,27 @@ impl State {
         }
     }
 
-    fn own_hops(&mut self, size: usize) -> Vec<Hop> {
+    /// The hops of an unproven caller, and how much of so many bytes, in whole datagrams, may be
+    /// sent on each.
+    fn own_hops(&mut self, size: usize, segment: Option<usize>) -> Vec<(Hop, usize)> {
+        let segment = segment.unwrap_or(size).max(1);
         let allowed = self.hops.iter_mut().filter_map(|own| {
-            if let Some(budget) = &mut own.budget {
-                *budget = budget.checked_sub(size)?;
-            }
-            Some(own.hop)
+            let Some(budget) = &mut own.budget else { return Some((own.hop, size)) };
+            let part = if *budget >= size { size } else { *budget / segment * segment };
+            *budget -= part;
+            (part > 0).then_some((own.hop, part))
         });
         allowed.collect()
     }
 }
 
 /// All links of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     tables: RwLock<Tables>,
     next: AtomicU64,
+    /// An unproven caller is sent at most this many times what it sent.
+    amplification: usize,
 }
 
 #[derive(Debug, Default)]
@@ -231,6 +252,10 @@ struct Tables {
 }
 
 impl Links {
+    pub(crate) fn new(amplification: usize) -> Self {
+        Self { tables: RwLock::default(), next: AtomicU64::new(0), amplification }
+    }
+
     /// A link for calling a peer.
     pub(crate) fn call(&self, path: &Arc<PeerPath>) -> Arc<Link> {
         self.add(State { path: Some(Arc::clone(path)), ..State::default() })
@@ -293,7 +318,7 @@ impl Links {
             (None, Header::Short(_)) => return self.resettable(hop, size),
         };
         for link in &links {
-            link.received(hop, size);
+            link.received(hop, size * self.amplification);
         }
         links
     }
@@ -345,11 +370,11 @@ impl Links {
         let stranger = tables.strangers.get(&hop).cloned();
         drop(tables);
         if let Some(link) = stranger {
-            link.state.lock().earn(hop, size);
+            link.state.lock().earn(hop, size * self.amplification);
             links.push(link);
         } else if links.is_empty() && self.reserve() {
             let link = self.add(State::default());
-            link.state.lock().earn(hop, size);
+            link.state.lock().earn(hop, size * self.amplification);
             self.tables.write().strangers.insert(hop, Arc::clone(&link));
             links.push(link);
         }

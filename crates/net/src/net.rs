@@ -75,7 +75,7 @@ impl Net {
         };
         let (plane, plane_events, datagrams) =
             DataPlane::start(plane_config).map_err(|e| NetError::Start(e.to_string()))?;
-        let links = Arc::new(Links::default());
+        let links = Arc::new(Links::new(config.amplification));
         let (relay_control, relay_inbox) = mpsc::unbounded_channel();
         let socket = Socket::new(plane.clone(), datagrams, Arc::clone(&links), relay_control);
         let key = TransportKey::generate(&config.identity).map_err(start_error)?;

@@ -123,10 +123,10 @@ impl AsyncUdpSocket for Socket {
         self.links.learn(&link, transmit.contents);
         let hops = link.send_to(Instant::now(), transmit);
         let mut full = !hops.is_empty();
-        for hop in hops {
+        for (hop, size) in hops {
             let sent = self.plane.send_datagram(&Datagram {
                 hop,
-                contents: transmit.contents,
+                contents: &transmit.contents[..size],
                 segment_size: transmit.segment_size,
                 ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
             });

@@ -10,6 +10,7 @@
 mod client;
 mod fleet;
 mod limit;
+mod metrics;
 mod offers;
 mod registry;
 mod relay;

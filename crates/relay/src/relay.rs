@@ -13,6 +13,7 @@ use crate::{
     FleetConfig, FleetStats, Limits, RegistryError,
     client::{Clients, serve},
     fleet::Fleet,
+    metrics,
     offers::Offers,
     registry::Registry,
     streams::Streams,
@@ -27,6 +28,8 @@ pub struct RelayConfig {
     pub listen: Vec<SocketAddr>,
     /// TCP addresses to accept TLS streams on, for clients that UDP does not reach.
     pub listen_stream: Vec<SocketAddr>,
+    /// Where to serve Prometheus metrics by HTTP, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The registry's file; without one it is forgotten when the relay ends.
     pub database: Option<PathBuf>,
     /// The fleet to share the registry with.
@@ -44,6 +47,7 @@ impl RelayConfig {
             identity,
             listen,
             listen_stream: Vec::new(),
+            metrics: None,
             database: None,
             fleet: None,
             workers: 0,
@@ -64,6 +68,14 @@ pub enum RelayError {
          without"
     )]
     Stream {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The metrics cannot be served.
+    #[error("cannot listen on TCP {addr} for metrics: {source}; choose another address, or none")]
+    Metrics {
         /// The address.
         addr: SocketAddr,
         /// What the system said.
@@ -109,14 +121,21 @@ pub struct RelayStats {
 /// A running relay. It ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
+    parts: Arc<Parts>,
+    stream_addrs: Vec<SocketAddr>,
+    metrics_addr: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What a relay is made of.
+#[derive(Debug)]
+struct Parts {
     net: Net,
     registry: Arc<Registry>,
     clients: Arc<Clients>,
     offers: Arc<Offers>,
     streams: Arc<Streams>,
     fleet: Option<Arc<Fleet<Registry, Offers>>>,
-    stream_addrs: Vec<SocketAddr>,
-    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Relay {
@@ -130,6 +149,8 @@ impl Relay {
         let mut net_config = NetConfig::new(config.identity.clone());
         net_config.listen = config.listen;
         net_config.workers = config.workers;
+        // A relay's address is known to everybody: it must not be a way to flood others.
+        net_config.amplification = 1;
         let net = Net::bind(net_config).await?;
         let plane = net.dataplane().clone();
         let streams = Streams::new(plane.clone(), &config.identity, config.limits.clone())?;
@@ -150,17 +171,26 @@ impl Relay {
             stream_addrs.push(addr);
             tasks.push(tokio::spawn(Arc::clone(&streams).serve(listener)));
         }
-        Ok(Self { net, registry, clients, offers, streams, fleet, stream_addrs, tasks })
+        let parts = Arc::new(Parts { net, registry, clients, offers, streams, fleet });
+        let mut metrics_addr = None;
+        if let Some(addr) = config.metrics {
+            let failed = |source| RelayError::Metrics { addr, source };
+            let listener = TcpListener::bind(addr).await.map_err(failed)?;
+            metrics_addr = Some(listener.local_addr().map_err(failed)?);
+            let parts = Arc::clone(&parts);
+            tasks.push(tokio::spawn(metrics::serve(listener, move || parts.stats())));
+        }
+        Ok(Self { parts, stream_addrs, metrics_addr, tasks })
     }
 
     /// The relay's own id.
     pub fn node_id(&self) -> NodeId {
-        self.net.node_id()
+        self.parts.net.node_id()
     }
 
     /// The addresses listened on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.net.local_addrs()
+        self.parts.net.local_addrs()
     }
 
     /// The TCP addresses on which streams are accepted.
@@ -168,8 +198,24 @@ impl Relay {
         &self.stream_addrs
     }
 
+    /// Where metrics are served.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
     /// What the relay has done.
     pub fn stats(&self) -> RelayStats {
+        self.parts.stats()
+    }
+
+    /// Says goodbye to the clients and ends.
+    pub async fn shutdown(self) {
+        self.parts.net.shutdown().await;
+    }
+}
+
+impl Parts {
+    fn stats(&self) -> RelayStats {
         let plane = self.net.dataplane();
         let (forwarded_packets, forwarded_bytes) = plane.forwarder().total();
         RelayStats {
@@ -183,17 +229,12 @@ impl Relay {
             ..self.clients.stats()
         }
     }
-
-    /// Says goodbye to the clients and ends.
-    pub async fn shutdown(self) {
-        self.net.shutdown().await;
-    }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.streams.close();
+        self.parts.streams.close();
     }
 }
 

@@ -151,6 +151,11 @@ impl Control {
         }
     }
 
+    /// Memberships of multicast groups that were refused, as too many or too frequent.
+    pub(crate) fn refused_groups(&self) -> u64 {
+        self.tables.values().map(|table| table.live().refused_groups()).sum()
+    }
+
     pub(crate) fn capture(&mut self, id: NetworkId, spec: CaptureSpec) -> Capture {
         self.network(id).captures.start(spec)
     }

@@ -254,6 +254,10 @@ impl DataPlane {
         control.forget_closed(core);
         let mut drops = BTreeMap::new();
         core.workers.iter().for_each(|worker| worker.counters.collect(&mut drops));
+        match control.refused_groups() {
+            0 => {}
+            refused => drop(drops.insert("group_refused", refused)),
+        }
         Stats {
             workers: core.workers.len(),
             offloads: core.offloads(),

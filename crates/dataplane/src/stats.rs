@@ -21,6 +21,7 @@ pub struct Stats {
     /// Networks.
     pub networks: Vec<NetworkStats>,
     /// Drops by reason, the switch's reasons included; reasons that never occurred are left out.
+    /// `group_refused` counts no packets but memberships of multicast groups.
     pub drops: Vec<(&'static str, u64)>,
 }
 

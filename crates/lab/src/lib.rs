@@ -23,6 +23,7 @@
 mod error;
 pub mod figures;
 mod forge;
+pub mod heap;
 mod host;
 mod lan;
 mod nat;

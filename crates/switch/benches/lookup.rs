@@ -1,9 +1,10 @@
 //! What the switch costs a super-packet, in instructions: counted by valgrind, so that the figures are
 //! the same on every machine. `cargo bench -p gvpn-switch` writes them into `docs/networks.md`.
 
-use std::{env, fmt::Write as _, fs, hint::black_box, net::IpAddr, path::Path, process::Command};
+use std::{env, fmt::Write as _, hint::black_box, net::IpAddr, process::Command};
 
 use gvpn_identity::Identity;
+use gvpn_lab::figures;
 use gvpn_model::{MemberId, NodeId};
 use gvpn_roster::{
     Action, NetworkSpec, OwnerBook, Policy, PortRange, Protocol, Rule, Selector, SettingsEdit,
@@ -44,7 +45,7 @@ fn main() {
         }
         table.push('\n');
     }
-    write_figures("switch-lookup", &table);
+    figures::write("networks.md", "switch-lookup", &table).expect("docs/networks.md");
 }
 
 /// Instructions of the measured part of a case.
@@ -171,14 +172,4 @@ fn packet(from: IpAddr, to: IpAddr) -> Vec<u8> {
     };
     packet.extend([0x30, 0x39, 0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
     packet
-}
-
-/// Puts a table between its marks in `docs/networks.md`.
-fn write_figures(name: &str, table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/networks.md");
-    let text = fs::read_to_string(&path).expect("docs/networks.md");
-    let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
-    let (before, rest) = text.split_once(&start).expect("the mark where the table starts");
-    let (_, after) = rest.split_once(&end).expect("the mark where the table ends");
-    fs::write(path, format!("{before}{start}{table}{end}{after}")).expect("docs/networks.md");
 }

@@ -6,8 +6,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     commands::{
-        activity, agreement, gate, image, inside, keys, look, member, net, node, provider, rule,
-        status,
+        activity, agreement, doctor, gate, image, inside, keys, look, member, net, node, provider,
+        rule, status,
     },
     context::Common,
     daemon, demo,
@@ -37,6 +37,8 @@ enum Command {
     Status,
     /// Measure the path to a node: direct or relayed, round-trip time, MTU.
     Ping(status::Ping),
+    /// Look whether this machine can do what a node needs, and what to do where it cannot.
+    Doctor(doctor::Doctor),
     /// Networks that this node owns.
     #[command(subcommand)]
     Net(net::Net),
@@ -114,6 +116,10 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Demo(options) => demo::run(&options),
         Command::Daemon(options) => block_on(daemon::run(common, options)),
         Command::Relay(options) => block_on(relay::run(common, options)),
+        Command::Doctor(doctor) => {
+            logging::start("error", false);
+            block_on(async move { doctor.run(&common).await })
+        }
         command => {
             logging::start("warn", false);
             block_on(ask(common, command))
@@ -148,6 +154,7 @@ async fn ask(common: Common, command: Command) -> Outcome {
         | Command::Completions { .. }
         | Command::Daemon(_)
         | Command::Demo(_)
+        | Command::Doctor(_)
         | Command::Relay(_) => Ok(()),
     }
 }

@@ -26,6 +26,8 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #stream_port = 443
 # The HTTP proxy that it goes through (default: HTTPS_PROXY or ALL_PROXY of the environment).
 #proxy = "http://user:password@proxy.example.org:3128"
+# Whether to ask the router for a port that leads here (PCP, NAT-PMP, UPnP).
+#port_mapping = true
 # Threads of the data path; 0 for one a core.
 #workers = 0
 # The TUN device node.
@@ -118,6 +120,7 @@ pub(crate) struct Net {
     pub(crate) relays: Option<Vec<String>>,
     pub(crate) stream_port: Option<u16>,
     pub(crate) proxy: Option<String>,
+    pub(crate) port_mapping: Option<bool>,
     pub(crate) workers: Option<usize>,
     pub(crate) tun_device: Option<std::path::PathBuf>,
     pub(crate) gate: Option<Gate>,

@@ -90,6 +90,7 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
         node_config.market.node_name = name;
     }
     node_config.resolver = options.resolver.unwrap_or_default();
+    node_config.port_mapping = config.net.port_mapping.unwrap_or(true);
     node_config.workers = options.workers.or(config.net.workers).unwrap_or(0);
     if let Some(tun) = options.tun.or(config.net.tun_device) {
         node_config.tun_device = tun;

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     MAX_RECORD_ADDRS,
     interfaces::{Exit, Interfaces},
+    mapping::PortMapping,
+    nat::{NatKind, Observations},
 };
 
 /// The most addresses that others observed which are kept.
@@ -20,6 +23,7 @@ pub(crate) struct Addresses {
     fixed: Option<Vec<SocketAddr>>,
     interfaces: Interfaces,
     state: Mutex<State>,
+    moved: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +31,9 @@ struct State {
     own: Vec<SocketAddr>,
     /// The ways out.
     exits: [Option<Exit>; 2],
+    /// A port of the router's that leads here.
+    mapping: PortMapping,
+    observations: Observations,
     /// Newest first.
     observed: Vec<SocketAddr>,
 }
@@ -35,7 +42,8 @@ impl Addresses {
     /// Those of the network namespace of the present thread.
     pub(crate) fn new(listening: Vec<SocketAddr>, fixed: Option<Vec<SocketAddr>>) -> Self {
         let interfaces = Interfaces::here();
-        let this = Self { listening, fixed, interfaces, state: Mutex::default() };
+        let this =
+            Self { listening, fixed, interfaces, state: Mutex::default(), moved: Notify::new() };
         this.refresh();
         this
     }
@@ -52,17 +60,58 @@ impl Addresses {
         let exits = self.interfaces.exits();
         let mut state = self.state.lock();
         let changed = state.own != own || state.exits != exits;
-        if changed {
-            // What was observed belonged to the former addresses.
-            state.observed.clear();
-        }
         (state.own, state.exits) = (own, exits);
         changed
     }
 
-    /// Forgets what others observed: it may not be so any more.
-    pub(crate) fn forget_observed(&self) {
-        self.state.lock().observed.clear();
+    /// This node moved: what others observed may not be so any more.
+    pub(crate) fn displaced(&self) {
+        let mut state = self.state.lock();
+        state.observed.clear();
+        state.observations.clear();
+        drop(state);
+        self.moved.notify_one();
+    }
+
+    /// Returns when this node has moved. For one waiter.
+    pub(crate) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// The router towards the IPv4 Internet, and this node's address on its side.
+    pub(crate) fn gateway(&self) -> Option<(IpAddr, IpAddr)> {
+        let state = self.state.lock();
+        let exit = state.exits[0].as_ref()?;
+        exit.via.zip(exit.from)
+    }
+
+    /// The port that is listened on in the family of `ip`.
+    pub(crate) fn port(&self, ip: IpAddr) -> Option<u16> {
+        let same = |addr: &&SocketAddr| addr.is_ipv4() == ip.is_ipv4();
+        self.listening.iter().find(same).map(SocketAddr::port)
+    }
+
+    /// What the router says about a port; says whether that is news to others.
+    pub(crate) fn map(&self, mapping: PortMapping) -> bool {
+        let mut state = self.state.lock();
+        // While the router is asked again, what it said last still holds.
+        if mapping == PortMapping::Asking && matches!(state.mapping, PortMapping::Mapped { .. }) {
+            return false;
+        }
+        let news = state.mapping != mapping;
+        state.mapping = mapping;
+        news
+    }
+
+    /// What the router said about a port.
+    pub(crate) fn mapping(&self) -> PortMapping {
+        self.state.lock().mapping.clone()
+    }
+
+    /// The NAT that this node is behind, as far as known.
+    pub(crate) fn nat(&self) -> NatKind {
+        let state = self.state.lock();
+        state.observations.kind(&state.own)
     }
 
     fn own(&self) -> Vec<SocketAddr> {
@@ -80,9 +129,10 @@ impl Addresses {
         own
     }
 
-    /// Another node sees this one at `addr`; says whether that is news.
-    pub(crate) fn observe(&self, addr: SocketAddr) -> bool {
+    /// The node at `by` sees this one at `addr`; says whether that is a new address.
+    pub(crate) fn observe(&self, by: SocketAddr, addr: SocketAddr) -> bool {
         let mut state = self.state.lock();
+        state.observations.add(by, addr);
         if state.own.contains(&addr) || state.observed.contains(&addr) {
             return false;
         }
@@ -94,7 +144,16 @@ impl Addresses {
     /// All of them, own ones first.
     pub(crate) fn all(&self) -> Vec<SocketAddr> {
         let state = self.state.lock();
-        let mut all: Vec<_> = state.own.iter().chain(&state.observed).copied().collect();
+        let mapped = match &state.mapping {
+            PortMapping::Mapped { addr, .. } => Some(addr),
+            _ => None,
+        };
+        let mut all: Vec<SocketAddr> = state.own.clone();
+        for addr in mapped.into_iter().chain(&state.observed) {
+            if !all.contains(addr) {
+                all.push(*addr);
+            }
+        }
         all.truncate(MAX_RECORD_ADDRS);
         all
     }
@@ -114,11 +173,12 @@ mod tests {
         let addresses = Addresses::new(vec!["127.0.0.1:7".parse().unwrap()], None);
         assert_eq!(addresses.all(), ["127.0.0.1:7".parse().unwrap()]);
         let seen: SocketAddr = "192.0.2.1:9".parse().unwrap();
-        assert!(addresses.observe(seen));
-        assert!(!addresses.observe(seen));
+        let by = "192.0.2.7:7".parse().unwrap();
+        assert!(addresses.observe(by, seen));
+        assert!(!addresses.observe(by, seen));
         assert_eq!(addresses.all().len(), 2);
         for port in 10..20 {
-            addresses.observe(SocketAddr::new(seen.ip(), port));
+            addresses.observe(by, SocketAddr::new(seen.ip(), port));
         }
         assert_eq!(addresses.observed().len(), MAX_OBSERVED);
         assert_eq!(addresses.observed()[0].port(), 19);

@@ -28,12 +28,14 @@ pub struct NetConfig {
     pub advertise: Option<Vec<SocketAddr>>,
     /// Whoever calls and has not proven who it is is sent at most this many times what it sent.
     pub amplification: usize,
+    /// Whether to ask the router for a port that leads here (PCP, NAT-PMP, UPnP).
+    pub port_mapping: bool,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
     pub workers: usize,
 }
 
 impl NetConfig {
-    /// Listens on any port of all interfaces, knows no relay.
+    /// Listens on any port of all interfaces, knows no relay, asks for no port.
     pub fn new(identity: Identity) -> Self {
         let listen = vec![([0, 0, 0, 0], 0).into()];
         Self {
@@ -44,6 +46,7 @@ impl NetConfig {
             proxy: None,
             advertise: None,
             amplification: AMPLIFICATION,
+            port_mapping: false,
             workers: 0,
         }
     }

@@ -68,7 +68,7 @@ pub(crate) async fn run_paths(shared: Arc<Shared>, mut events: mpsc::UnboundedRe
                     shared.spawn(distress(Arc::clone(&shared), peer));
                 }
             }
-            PathEvent::Observed(addr) => shared.observed(addr),
+            PathEvent::Observed { by, addr } => shared.observed(by, addr),
         }
     }
 }

@@ -7,17 +7,19 @@ use gvpn_identity::tls::TransportKey;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Source;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    NetConfig, NetError, PathReport, PeerStatus, Stream,
+    NetConfig, NetError, PathReport, PeerStatus, RelayState, Stream,
     addresses::Addresses,
     connection::{CODE_SHUTDOWN, Command, Conn},
     endpoint::{Quic, start_error},
     events,
     lanes::Lanes,
     link::Links,
+    mapping::{self, PortMapping},
+    nat::NatKind,
     path::PathEvent,
     relay_stream::Dialer,
     relays::Relays,
@@ -51,6 +53,8 @@ pub struct Net {
 struct Handle {
     shared: Arc<Shared>,
     closed_ports: Mutex<Option<mpsc::UnboundedReceiver<PortId>>>,
+    /// The task that has a port mapped, and gives it back when all others have ended.
+    mapping: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
@@ -106,8 +110,13 @@ impl Net {
         shared.spawn(events::run_addresses(Arc::clone(&shared)));
         shared.spawn(answer(Arc::clone(&shared)));
         Relays::start(&shared);
+        let mapping = config.port_mapping.then(|| {
+            shared.mapped(PortMapping::Asking);
+            tokio::spawn(mapping::run(Arc::clone(&shared)))
+        });
         let closed_ports = Mutex::new(Some(closed_ports));
-        Ok(Self { handle: Arc::new(Handle { shared, closed_ports }) })
+        let mapping = Mutex::new(mapping);
+        Ok(Self { handle: Arc::new(Handle { shared, closed_ports, mapping }) })
     }
 
     /// This node.
@@ -130,6 +139,26 @@ impl Net {
     pub fn look_again(&self) {
         self.shared().addresses.refresh();
         self.shared().displaced();
+    }
+
+    /// The NAT that this node is behind, as far as others have told.
+    pub fn nat(&self) -> NatKind {
+        self.shared().addresses.nat()
+    }
+
+    /// What the router said about a port that leads to this node.
+    pub fn port_mapping(&self) -> PortMapping {
+        self.shared().addresses.mapping()
+    }
+
+    /// All addresses at which this node may be reached, as it tells others.
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.shared().addrs()
+    }
+
+    /// The relays that this node is told to use.
+    pub fn relay_states(&self) -> Vec<RelayState> {
+        self.shared().relays.states()
     }
 
     /// This node's addresses as other nodes see them, newest first.
@@ -236,6 +265,11 @@ impl Net {
         // Whoever does not take note in time will find out.
         let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
         self.shared().ended.cancel();
+        let mapping = self.handle.mapping.lock().take();
+        if let Some(task) = mapping {
+            // A router that does not answer forgets the port by itself.
+            let _ = tokio::time::timeout(FAREWELL, task).await;
+        }
     }
 
     fn shared(&self) -> &Arc<Shared> {

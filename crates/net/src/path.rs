@@ -1,6 +1,6 @@
 //! Drives the path agent of one peer.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use gvpn_dataplane::{DataPlane, Hop, Route};
 use gvpn_model::NodeId;
@@ -14,7 +14,12 @@ pub(crate) enum PathEvent {
     /// The peer does not answer on any hop.
     Distress(Arc<PeerPath>),
     /// The peer sees this node at an address.
-    Observed(std::net::SocketAddr),
+    Observed {
+        /// Where the peer is.
+        by: SocketAddr,
+        /// Where it sees this node.
+        addr: SocketAddr,
+    },
 }
 
 /// The path to one peer: its agent, and what carries out what the agent says.
@@ -120,7 +125,7 @@ impl PeerPath {
                     self.route.send_if_modified(|route| route.replace(hop) != Some(hop));
                 }
                 Event::Distress => self.emit(PathEvent::Distress(Arc::clone(self))),
-                Event::Observed(addr) => self.emit(PathEvent::Observed(addr)),
+                Event::Observed { by, addr } => self.emit(PathEvent::Observed { by, addr }),
             }
         }
     }

@@ -11,7 +11,7 @@ use gvpn_model::NodeId;
 use gvpn_path::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::{NetError, connection::Conn, peer::Peer, shared::Shared};
+use crate::{NatKind, NetError, connection::Conn, peer::Peer, shared::Shared};
 
 /// How long a ping may take.
 const PING: Duration = Duration::from_secs(5);
@@ -44,8 +44,40 @@ pub struct PathReport {
     pub rtt: Duration,
     /// Largest UDP payload on the path.
     pub mtu: u16,
+    /// Packets lost on the way to the peer, of all that told: from 0 to 1.
+    pub loss: f64,
+    /// The NAT that this node is behind.
+    pub nat: NatKind,
     /// Why no better path is in use; empty when the best kind is.
     pub reason: String,
+    /// All ways known, the one in use among them, and how they fare.
+    pub ways: Vec<Way>,
+}
+
+/// A relay that this node is told to use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayState {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Round-trip time, when it is connected.
+    pub rtt: Option<Duration>,
+    /// Why it is not.
+    pub reason: Option<String>,
+}
+
+/// A way to a peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Way {
+    /// The address, or the relay's.
+    pub remote: SocketAddr,
+    /// Whether a relay is in between.
+    pub kind: PathKind,
+    /// Round-trip time, if it ever answered.
+    pub rtt: Option<Duration>,
+    /// Probes lost since the last sign of life.
+    pub lost: u32,
 }
 
 /// A peer as it stands.
@@ -64,6 +96,8 @@ pub struct PeerStatus {
     pub rtt: Option<Duration>,
     /// Largest UDP payload on the path.
     pub mtu: u16,
+    /// Packets lost on the way to the peer, of all that told: from 0 to 1.
+    pub loss: f64,
     /// Bytes of datagrams sent to the peer.
     pub sent_bytes: u64,
     /// Bytes of datagrams received from the peer.
@@ -97,8 +131,32 @@ pub(crate) async fn ping(
         remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
         rtt,
         mtu: report.mtu,
-        reason: report.reason,
+        loss: loss(&conn.quic.stats()),
+        nat: shared.addresses.nat(),
+        ways: report.hops.iter().map(way).collect(),
+        reason: reason(shared, &report),
     })
+}
+
+fn way(hop: &gvpn_path::HopReport) -> Way {
+    let kind = if hop.hop.is_relayed() { PathKind::Relay } else { PathKind::Direct };
+    Way { remote: hop.hop.wire_addr(), kind, rtt: hop.rtt, lost: hop.losses }
+}
+
+fn loss(stats: &quinn::ConnectionStats) -> f64 {
+    let sent = stats.path.sent_packets.max(1);
+    // Precise enough: nobody reads more than two digits.
+    stats.path.lost_packets as f64 / sent as f64
+}
+
+/// Why no better path is in use, as far as it can be told from here.
+fn reason(shared: &Shared, report: &Report) -> String {
+    let symmetric = shared.addresses.nat() == NatKind::AddressDependent;
+    if kind(report) == PathKind::Relay && symmetric {
+        let nat = "this node's NAT gives each destination another port";
+        return format!("{}; {nat}", report.reason);
+    }
+    report.reason.clone()
 }
 
 /// The peers that this node talks to or tried to.
@@ -122,10 +180,11 @@ pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
             remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
             rtt: report.rtt.or(quic.as_ref().map(|q| q.path.rtt)),
             mtu: report.mtu,
+            loss: quic.as_ref().map_or(0.0, loss),
             sent_bytes: sent + quic.as_ref().map_or(0, |q| q.udp_tx.bytes),
             received_bytes: received + quic.as_ref().map_or(0, |q| q.udp_rx.bytes),
             lanes: shared.lanes.count(peer.node),
-            reason: report.reason,
+            reason: reason(shared, &report),
         }
     });
     let mut statuses: Vec<_> = statuses.collect();

@@ -21,6 +21,7 @@ use crate::{
     endpoint::Quic,
     lanes::Lanes,
     link::{Link, Links},
+    mapping::PortMapping,
     path::{PathEvent, PeerPath},
     peer::Peer,
     relay_stream::Dialer,
@@ -119,9 +120,9 @@ impl Shared {
         self.addresses.all()
     }
 
-    /// Another node sees this one at an address.
-    pub(crate) fn observed(&self, addr: SocketAddr) {
-        if self.addresses.observe(addr) {
+    /// The node at `by` sees this one at an address.
+    pub(crate) fn observed(&self, by: SocketAddr, addr: SocketAddr) {
+        if self.addresses.observe(by, addr) {
             tracing::debug!(%addr, "observed address");
             self.tell_addrs();
         }
@@ -135,7 +136,7 @@ impl Shared {
 
     /// This node may be seen elsewhere now: peers are told, and what they saw before is forgotten.
     pub(crate) fn displaced(self: &Arc<Self>) {
-        self.addresses.forget_observed();
+        self.addresses.displaced();
         let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
         let engaged = |p: &&Arc<Peer>| p.path.active().is_some() && p.usable().is_some();
         for peer in peers.iter().filter(engaged) {
@@ -145,6 +146,13 @@ impl Shared {
             Relays::doubt(self, relay);
         }
         self.tell_addrs();
+    }
+
+    /// The router said something about a port.
+    pub(crate) fn mapped(&self, mapping: PortMapping) {
+        if self.addresses.map(mapping) {
+            self.tell_addrs();
+        }
     }
 
     /// Tells relays and peers where this node is.

@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub stream_port: Option<u16>,
     /// The HTTP proxy that it goes through.
     pub proxy: Option<Proxy>,
+    /// Whether to ask the router for a port that leads here.
+    pub port_mapping: bool,
     /// Data path threads; 0 for as many as there are cores.
     pub workers: usize,
     /// Set when the node accepts agreements.
@@ -66,6 +68,7 @@ impl NodeConfig {
             relays: Vec::new(),
             stream_port: Some(PORT),
             proxy: None,
+            port_mapping: false,
             workers: 0,
             provider: None,
             exe: PathBuf::from("/proc/self/exe"),

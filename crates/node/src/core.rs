@@ -31,6 +31,7 @@ impl Core {
             relays: config.relays.clone(),
             stream_port: config.stream_port,
             proxy: config.proxy.clone(),
+            port_mapping: config.port_mapping,
             workers: config.workers,
             ..NetConfig::new(config.identity.clone())
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gvpn_model::NodeId;
-use gvpn_net::{Net, PathReport, PeerStatus};
+use gvpn_net::{NatKind, Net, PathReport, PeerStatus, PortMapping, RelayState};
 use gvpn_store::Store;
 use serde::Serialize;
 
@@ -42,6 +42,12 @@ pub struct NodeStatus {
     pub listen: Vec<std::net::SocketAddr>,
     /// Where others see it, when somebody told.
     pub public: Option<std::net::SocketAddr>,
+    /// The NAT that it is behind.
+    pub nat: NatKind,
+    /// A port of the router's that leads to it.
+    pub port_mapping: PortMapping,
+    /// The relays that it is told to use.
+    pub relays: Vec<RelayState>,
     /// Its provider policy, when it is a provider.
     pub provider: Option<ProviderPolicy>,
     /// Networks it owns.
@@ -165,7 +171,10 @@ impl Node {
             node_id: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.inner.core.dataplane().local_addrs(),
-            public: None,
+            public: self.inner.core.net.observed_addrs().first().copied(),
+            nat: self.inner.core.net.nat(),
+            port_mapping: self.inner.core.net.port_mapping(),
+            relays: self.inner.core.net.relay_states(),
             provider: self.agreements().policy(),
             networks: self.networks().owned(),
             memberships: self.networks().memberships(),

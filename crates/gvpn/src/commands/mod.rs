@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod agreement;
+pub(crate) mod doctor;
 pub(crate) mod gate;
 pub(crate) mod image;
 pub(crate) mod inside;

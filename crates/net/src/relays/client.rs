@@ -220,7 +220,7 @@ impl Client {
             ToClient::Registered { observed } => {
                 self.shared.relays.arrived.notify_waiters();
                 if let Some(addr) = observed {
-                    self.shared.observed(addr);
+                    self.shared.observed(self.addr, addr);
                 }
             }
             ToClient::Found { request, record, session } => {

@@ -18,7 +18,7 @@ use gvpn_path::{Source, carrier_id};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{connection::Conn, shared::Shared};
+use crate::{RelayState, connection::Conn, shared::Shared};
 use client::Command;
 pub(crate) use lookup::Found;
 
@@ -90,6 +90,18 @@ impl Relays {
             connected.iter().map(|(a, r)| (r.conn.quic.rtt(), *a, r.node)).collect();
         relays.sort();
         relays.into_iter().map(|(_, addr, node)| (addr, node)).collect()
+    }
+
+    /// Those that were configured.
+    pub(crate) fn states(&self) -> Vec<RelayState> {
+        let (connected, failures) = (self.connected.lock(), self.failures.lock());
+        let state = |addr: &SocketAddr| {
+            let rtt = connected.get(addr).map(|relay| relay.conn.quic.rtt());
+            let unheard = || "it has not answered yet".to_owned();
+            let reason = || failures.get(addr).cloned().unwrap_or_else(unheard);
+            RelayState { addr: *addr, rtt, reason: rtt.is_none().then(reason) }
+        };
+        self.configured.iter().map(state).collect()
     }
 
     /// The relays where this node can be found, its home first.

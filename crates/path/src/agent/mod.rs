@@ -38,8 +38,13 @@ pub enum Event {
     /// The peer does not answer on any hop although it is sent to: it may have restarted, or the
     /// relay may have. Raised again while this lasts, ever more rarely.
     Distress,
-    /// The peer sees this node's datagrams come from this address.
-    Observed(SocketAddr),
+    /// The peer sees this node's datagrams come from an address.
+    Observed {
+        /// Where the peer is.
+        by: SocketAddr,
+        /// The address that it sees.
+        addr: SocketAddr,
+    },
 }
 
 /// Finds and keeps the best way to one peer. See the [crate] documentation.
@@ -69,7 +74,7 @@ pub struct Agent {
     events: VecDeque<Event>,
     /// The last route that was told.
     told: Option<(Hop, u16)>,
-    observed: Option<SocketAddr>,
+    observed: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Agent {
@@ -238,9 +243,11 @@ impl Agent {
             }
             Some(Message::Reply { token, observed, .. }) => {
                 self.handle_reply(now, hop, token);
-                if observed.is_some() && observed != self.observed {
-                    self.observed = observed;
-                    self.events.extend(observed.map(Event::Observed));
+                if let (Hop::Direct(by), Some(addr)) = (hop, observed)
+                    && self.observed != Some((by, addr))
+                {
+                    self.observed = Some((by, addr));
+                    self.events.push_back(Event::Observed { by, addr });
                 }
             }
             None => {}

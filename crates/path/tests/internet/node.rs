@@ -271,7 +271,7 @@ impl Node {
                     self.route = Some((hop, mtu));
                 }
                 Event::Distress => self.distress += 1,
-                Event::Observed(_) => {}
+                Event::Observed { .. } => {}
             }
         }
     }

@@ -155,7 +155,7 @@ fn provider_policy(options: &Options, config: &crate::config::Config) -> Option<
 }
 
 /// The HTTP proxy of the settings, or that of the environment.
-fn http_proxy(setting: Option<&str>) -> Outcome<Option<Proxy>> {
+pub(crate) fn http_proxy(setting: Option<&str>) -> Outcome<Option<Proxy>> {
     match setting {
         Some("") => Ok(None),
         Some(address) => address.parse().map(Some).map_err(|e: ProxyError| {

@@ -62,7 +62,9 @@ pub struct RelayState {
     pub addr: SocketAddr,
     /// Round-trip time, when it is connected.
     pub rtt: Option<Duration>,
-    /// Why it is not.
+    /// Whether it is reached by its TLS stream, because UDP is blocked.
+    pub stream: bool,
+    /// Why it is not connected.
     pub reason: Option<String>,
 }
 

@@ -10,6 +10,7 @@ use std::{
 use gvpn_dataplane::{DataPlane, Hop};
 use gvpn_identity::{Identity, tls};
 use gvpn_model::{NetworkId, NodeId};
+use gvpn_path::carrier_id;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -122,6 +123,10 @@ impl Shared {
 
     /// The node at `by` sees this one at an address.
     pub(crate) fn observed(&self, by: SocketAddr, addr: SocketAddr) {
+        // At the other end of a stream nobody sees a UDP address.
+        if carrier_id(by).is_some() || carrier_id(addr).is_some() {
+            return;
+        }
         if self.addresses.observe(by, addr) {
             tracing::debug!(%addr, "observed address");
             self.tell_addrs();

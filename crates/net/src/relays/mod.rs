@@ -94,12 +94,16 @@ impl Relays {
 
     /// Those that were configured.
     pub(crate) fn states(&self) -> Vec<RelayState> {
-        let (connected, failures) = (self.connected.lock(), self.failures.lock());
+        // Cloned, so that no lock is held while another is taken.
+        let carriers = self.carriers.lock().clone();
+        let failures = self.failures.lock().clone();
+        let connected = self.connected.lock();
         let state = |addr: &SocketAddr| {
             let rtt = connected.get(addr).map(|relay| relay.conn.quic.rtt());
             let unheard = || "it has not answered yet".to_owned();
             let reason = || failures.get(addr).cloned().unwrap_or_else(unheard);
-            RelayState { addr: *addr, rtt, reason: rtt.is_none().then(reason) }
+            let stream = carriers.contains_key(addr);
+            RelayState { addr: *addr, rtt, stream, reason: rtt.is_none().then(reason) }
         };
         self.configured.iter().map(state).collect()
     }

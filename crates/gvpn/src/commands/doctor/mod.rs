@@ -3,12 +3,14 @@
 mod host;
 mod network;
 
+use gvpn_identity::Identity;
+use gvpn_net::NetConfig;
 use serde::Serialize;
 
 use crate::{
     config::Config,
     context::Common,
-    daemon::resolve_all,
+    daemon::{http_proxy, resolve_all},
     failure::{Failure, Outcome},
     show,
 };
@@ -101,8 +103,20 @@ impl Doctor {
                 )),
             }
         }
-        let port_mapping = !self.no_port_mapping && config.net.port_mapping.unwrap_or(true);
-        checks.extend(network::checks(relays, port_mapping).await);
+        let mut net = NetConfig::new(Identity::generate());
+        net.port_mapping = !self.no_port_mapping && config.net.port_mapping.unwrap_or(true);
+        if let Some(port) = config.net.stream_port {
+            net.stream_port = (port != 0).then_some(port);
+        }
+        match http_proxy(config.net.proxy.as_deref()) {
+            Ok(proxy) => net.proxy = proxy,
+            Err(failure) => checks.push(Check::fail(
+                "proxy",
+                failure.to_string(),
+                "set `proxy` in [net] of config.toml, or remove it",
+            )),
+        }
+        checks.extend(network::checks(net, relays).await);
         checks
     }
 }

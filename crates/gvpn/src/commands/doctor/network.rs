@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_identity::Identity;
 use gvpn_net::{NatKind, Net, NetConfig, PortMapping, RelayState};
 use tokio::net::TcpStream;
 
@@ -21,13 +20,11 @@ const TLS_PORT: u16 = 443;
 
 /// UDP, relays, NAT and port mapping, tried by a node that exists for this only. Relays are given
 /// by name and address.
-pub(super) async fn checks(relays: Vec<(String, SocketAddr)>, port_mapping: bool) -> Vec<Check> {
-    let mut config = NetConfig::new(Identity::generate());
+pub(super) async fn checks(mut config: NetConfig, relays: Vec<(String, SocketAddr)>) -> Vec<Check> {
     config.relays = relays.iter().map(|(_, addr)| *addr).collect();
     if relays.iter().any(|(_, addr)| addr.is_ipv6()) {
         config.listen.push(SocketAddr::from(([0; 16], 0)));
     }
-    config.port_mapping = port_mapping;
     config.workers = 1;
     let net = match Net::bind(config).await {
         Ok(net) => net,
@@ -85,8 +82,9 @@ async fn udp(net: &Net, relays: &[(String, SocketAddr)]) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     let works = states.iter().any(|relay| relay.rtt.is_some());
+    let by_udp = states.iter().any(|relay| relay.rtt.is_some() && !relay.stream);
     let mut by_tcp = false;
-    for RelayState { addr, rtt, reason } in &states {
+    for RelayState { addr, rtt, stream, reason, .. } in &states {
         let name = relays
             .iter()
             .find(|(_, a)| a == addr)
@@ -95,7 +93,8 @@ async fn udp(net: &Net, relays: &[(String, SocketAddr)]) -> Vec<Check> {
         match rtt {
             Some(rtt) => {
                 let ms = rtt.as_secs_f64() * 1000.0;
-                checks.push(Check::ok("relay", format!("{shown} answers in {ms:.1} ms")));
+                let how = if *stream { " by its TLS stream" } else { "" };
+                checks.push(Check::ok("relay", format!("{shown} answers in {ms:.1} ms{how}")));
             }
             None => {
                 let reason = reason.as_deref().unwrap_or_default();
@@ -115,8 +114,13 @@ async fn udp(net: &Net, relays: &[(String, SocketAddr)]) -> Vec<Check> {
     }
     checks.insert(
         0,
-        match (works, by_tcp) {
+        match (by_udp, works || by_tcp) {
             (true, _) => Check::ok("udp", "UDP datagrams pass, both ways"),
+            (false, true) if works => Check::warn(
+                "udp",
+                "a firewall blocks UDP; relays are reached by TLS, and every path is relayed",
+                "have the firewall allow outgoing UDP and its answers: paths become direct and fast",
+            ),
             (false, true) => Check::fail(
                 "udp",
                 "TCP passes and UDP does not: a firewall blocks UDP",

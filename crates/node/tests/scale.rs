@@ -2,6 +2,8 @@
 //!
 //! With `GVPN_FIGURES=1` the figures are written into `docs/networks.md`.
 
+mod world;
+
 use std::{
     collections::HashSet,
     fmt::Write as _,
@@ -9,108 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_identity::Identity;
 use gvpn_lab::figures;
 use gvpn_model::{MemberId, NetworkId};
-use gvpn_node::{NetworkSpec, Node, NodeConfig};
+use gvpn_node::NetworkSpec;
 use gvpn_roster::{MemberEdit, MemberSpec};
-use tempfile::TempDir;
+use world::{PATIENCE, World};
 
-/// Enough for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Most nodes in one process; larger networks have several members on each.
 const NODES: usize = 100;
 /// Changes that are timed.
 const CHANGES: usize = 50;
-
-struct World {
-    owner: Node,
-    others: Vec<Node>,
-    _dir: TempDir,
-}
-
-impl World {
-    async fn new(nodes: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let owner = start(&dir, 0).await;
-        let mut others = Vec::new();
-        for n in 1..=nodes {
-            let node = start(&dir, n).await;
-            owner.net().add_peer_addrs(node.id(), node.status().listen);
-            node.net().add_peer_addrs(owner.id(), owner.status().listen);
-            others.push(node);
-        }
-        Self { owner, others, _dir: dir }
-    }
-
-    /// A network with this many members beside the owner's, added all at once. Returns how long it
-    /// took until everybody knew everybody.
-    async fn network(&self, prefix: &str, members: u32) -> (NetworkId, Duration) {
-        let networks = self.owner.networks();
-        let spec = NetworkSpec { ip: prefix.to_owned(), ..NetworkSpec::default() };
-        let id = networks.create(&spec).unwrap().id;
-        let start = Instant::now();
-        for n in 0..members {
-            let node = self.others[n as usize % self.others.len()].id();
-            networks.add_member(id, MemberSpec::new(node, vec![])).await.unwrap();
-        }
-        assert!(networks.settled(id, PATIENCE).await.unwrap(), "{:?}", networks.progress(id));
-        (id, start.elapsed())
-    }
-
-    /// Everybody's roster is the owner's.
-    fn agree(&self, id: NetworkId) {
-        let want = self.owner.networks().roster(id).unwrap();
-        for node in self.others.iter().filter(|node| want.has_node(node.id())) {
-            let have = node.networks().in_force(id).unwrap();
-            assert_eq!((have.epoch, have.hash()), (want.epoch, want.hash()));
-        }
-    }
-
-    /// Times single changes from the call to everybody's acknowledgement: median, 99th percentile.
-    async fn time_changes(&self, id: NetworkId, members: u32) -> (Duration, Duration) {
-        let networks = self.owner.networks();
-        let mut times = Vec::new();
-        for n in 0..CHANGES {
-            let member = MemberId(1 + (n as u32 * 7) % members);
-            let name = Some(Some(format!("name-{n}")));
-            let start = Instant::now();
-            let edit = MemberEdit { name, ..MemberEdit::default() };
-            networks.edit_member(id, member, edit).await.unwrap();
-            assert!(networks.settled(id, PATIENCE).await.unwrap());
-            times.push(start.elapsed());
-        }
-        times.sort();
-        (times[CHANGES / 2], times[CHANGES * 99 / 100])
-    }
-
-    /// Members' nodes that have nothing to say to each other say nothing.
-    fn quiet(&self) {
-        let owner = self.owner.id();
-        for node in &self.others {
-            let peers = node.peers();
-            let strangers: Vec<_> = peers
-                .iter()
-                .filter(|peer| peer.node != owner && (peer.connected || peer.sent_bytes > 0))
-                .collect();
-            assert!(strangers.is_empty(), "{strangers:?}");
-        }
-    }
-
-    async fn stop(self) {
-        for node in self.others.iter().chain([&self.owner]) {
-            node.stop().await;
-        }
-    }
-}
-
-async fn start(dir: &TempDir, n: usize) -> Node {
-    let mut config = NodeConfig::new(dir.path().join(n.to_string()), Identity::generate());
-    config.listen = vec![([127, 0, 0, 1], 0).into()];
-    config.workers = 1;
-    config.gates_ahead = 0;
-    Node::start(config).await.unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_reach_a_thousand_members() {
@@ -123,7 +33,7 @@ async fn changes_reach_a_thousand_members() {
         let world = World::new(nodes).await;
         let (id, join) = world.network(prefix, members).await;
         world.agree(id);
-        let (median, worst) = world.time_changes(id, members).await;
+        let (median, worst) = time_changes(&world, id, members).await;
         world.agree(id);
         world.quiet();
         let millis = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
@@ -191,4 +101,21 @@ async fn a_node_is_in_a_hundred_networks() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     world.stop().await;
+}
+
+/// Times single changes from the call to everybody's acknowledgement: median, 99th percentile.
+async fn time_changes(world: &World, id: NetworkId, members: u32) -> (Duration, Duration) {
+    let networks = world.owner.networks();
+    let mut times = Vec::new();
+    for n in 0..CHANGES {
+        let member = MemberId(1 + (n as u32 * 7) % members);
+        let name = Some(Some(format!("name-{n}")));
+        let start = Instant::now();
+        let edit = MemberEdit { name, ..MemberEdit::default() };
+        networks.edit_member(id, member, edit).await.unwrap();
+        assert!(networks.settled(id, PATIENCE).await.unwrap());
+        times.push(start.elapsed());
+    }
+    times.sort();
+    (times[CHANGES / 2], times[CHANGES * 99 / 100])
 }

@@ -1,4 +1,4 @@
-.PHONY: bench bench-quick bench-instructions
+.PHONY: bench bench-quick bench-relay bench-instructions
 
 BENCH = $(CARGO) run --release -p gvpn-bench -- --gvpn $(TARGET)/release/gvpn --out $(TARGET)/bench --peers $(TARGET)/bench/peers
 
@@ -7,6 +7,9 @@ bench: setup build ## measure this product, its peers and the limits side by sid
 
 bench-quick: setup build ## the same in under three minutes (peers built before)
 	$(BENCH) --quick $(BENCH_ARGS)
+
+bench-relay: setup build ## the relay beside direct paths and coturn; writes its figures into docs/relay.md
+	$(BENCH) --relay $(BENCH_ARGS)
 
 bench-instructions: ## compare the instructions of the hot path with the committed baseline (needs valgrind)
 	$(CARGO) bench -p gvpn-dataplane --bench instructions

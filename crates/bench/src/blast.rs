@@ -10,6 +10,8 @@ use std::{
 use clap::Subcommand;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
 
+use crate::turn;
+
 /// Where [`Program::Sink`] listens.
 pub(crate) const PORT: u16 = 5202;
 /// Where [`Program::Greet`] listens.
@@ -30,6 +32,9 @@ pub(crate) enum Program {
     /// Receives datagrams until they cease; prints how many bytes.
     #[command(hide = true)]
     Sink,
+    /// The same through a TURN server, as channel data.
+    #[command(hide = true)]
+    Turn { server: SocketAddr, to: SocketAddr, seconds: u64 },
     /// Accepts connections, sends a byte on each and closes it.
     #[command(hide = true)]
     Greet,
@@ -42,6 +47,11 @@ impl Program {
     pub(crate) fn run(&self) -> io::Result<()> {
         match *self {
             Self::Blast { to, seconds } => println!("{}", blast(to, seconds)?),
+            Self::Turn { server, to, seconds } => {
+                let (socket, data) = turn::channel(server, to, usize::from(SEGMENT))?;
+                let data = data.repeat(SEGMENTS);
+                println!("{}", send(&socket, server, &data, SEGMENT + turn::HEADER, seconds)?);
+            }
             Self::Sink => println!("{}", sink()?),
             Self::Greet => greet()?,
             Self::Knock { to, times } => println!("{:.0}", knock(to, times)?),
@@ -52,9 +62,18 @@ impl Program {
 
 fn blast(to: SocketAddr, seconds: u64) -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let data = vec![7; usize::from(SEGMENT) * SEGMENTS];
-    let (target, parts) = (SockaddrStorage::from(to), [IoSlice::new(&data)]);
-    let segmented = [ControlMessage::UdpGsoSegments(&SEGMENT)];
+    send(&socket, to, &vec![7; usize::from(SEGMENT) * SEGMENTS], SEGMENT, seconds)
+}
+
+fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    data: &[u8],
+    segment: u16,
+    seconds: u64,
+) -> io::Result<u64> {
+    let (target, parts) = (SockaddrStorage::from(to), [IoSlice::new(data)]);
+    let segmented = [ControlMessage::UdpGsoSegments(&segment)];
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut sent = 0;
     while Instant::now() < end {

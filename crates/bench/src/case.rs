@@ -169,7 +169,7 @@ impl Plan {
     }
 }
 
-fn wait_until_up(tunnel: &Tunnel) -> Result<(), BenchError> {
+pub(crate) fn wait_until_up(tunnel: &Tunnel) -> Result<(), BenchError> {
     const LIMIT: Duration = Duration::from_secs(30);
     let begin = Instant::now();
     for peer in &tunnel.servers {

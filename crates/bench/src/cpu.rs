@@ -19,6 +19,6 @@ pub(crate) fn busy_seconds() -> f64 {
     ticks / ticks_per_second()
 }
 
-fn ticks_per_second() -> f64 {
+pub(crate) fn ticks_per_second() -> f64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
 }

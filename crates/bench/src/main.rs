@@ -12,8 +12,10 @@ mod cpu;
 mod measure;
 mod peers;
 mod product;
+mod relay;
 mod report;
 mod system;
+mod turn;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -27,6 +29,9 @@ struct Args {
     /// Fewer runs and shorter ones: under three minutes.
     #[arg(long)]
     quick: bool,
+    /// The relay instead: beside direct paths and beside coturn.
+    #[arg(long)]
+    relay: bool,
     /// Where results.json and table.md go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -59,6 +64,9 @@ fn run(args: &Args) -> Result<(), system::BenchError> {
         return program.run().map_err(system::io("one end of a tunnel"));
     }
     let load = load();
+    if args.relay {
+        return relay::run(&args.gvpn, args.quick, &load);
+    }
     let plan = case::Plan::new(args.quick, args.case.as_deref());
     let wanted = |name: &str| args.system.as_deref().is_none_or(|part| name.contains(part));
     let mut report = report::Report::default();

@@ -23,7 +23,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    fn plain(value: f64) -> Self {
+    pub(crate) fn plain(value: f64) -> Self {
         Self { value, gbit_per_cpu_s: None, retransmits: None, lost_percent: None }
     }
 }

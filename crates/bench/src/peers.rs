@@ -221,7 +221,7 @@ fn tunnel(bed: &Bed, address: [u8; 4], guards: Vec<Box<dyn std::any::Any>>) -> T
 }
 
 /// Installs a Debian package unless its program is there.
-fn debian(program: &str, package: &str) -> Result<(), String> {
+pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
     let there = || {
         Command::new("sh")
             .args(["-c", &format!("command -v {program}")])

@@ -92,12 +92,12 @@ fn peers(layout: Layout) -> u16 {
 }
 
 /// The daemon that owns the network.
-const OWNER: &str = "owner";
+pub(crate) const OWNER: &str = "owner";
 
 /// Where the daemons of one run keep their things.
-struct World<'a> {
-    binary: &'a Path,
-    dir: &'a Path,
+pub(crate) struct World<'a> {
+    pub(crate) binary: &'a Path,
+    pub(crate) dir: &'a Path,
 }
 
 impl World<'_> {
@@ -113,7 +113,18 @@ impl World<'_> {
         port: u16,
         role: &str,
     ) -> Result<Process, BenchError> {
-        let (listen, relay) = (format!("{ip}:{port}"), format!("{A}:7464"));
+        self.daemon_of(host, name, &format!("{ip}:{port}"), &format!("{A}:7464"), role)
+    }
+
+    /// A daemon with this relay.
+    pub(crate) fn daemon_of(
+        &self,
+        host: &Host,
+        name: &str,
+        listen: &str,
+        relay: &str,
+        role: &str,
+    ) -> Result<Process, BenchError> {
         let daemon = self.spawn(
             host,
             name,
@@ -122,9 +133,9 @@ impl World<'_> {
                 "--role",
                 role,
                 "--listen",
-                &listen,
+                listen,
                 "--relay",
-                &relay,
+                relay,
                 "--api",
                 "127.0.0.1:0",
             ],
@@ -148,7 +159,7 @@ impl World<'_> {
     }
 
     /// A payload of `owner`'s network on `name`'s daemon, with a program in it that waits.
-    fn payload(
+    pub(crate) fn payload(
         &self,
         owner: &Host,
         host: &Host,
@@ -190,7 +201,12 @@ impl World<'_> {
         Ok(path)
     }
 
-    fn spawn(&self, host: &Host, name: &str, args: &[&str]) -> Result<Process, BenchError> {
+    pub(crate) fn spawn(
+        &self,
+        host: &Host,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Process, BenchError> {
         let log =
             fs::File::create(self.dir.join(format!("{name}.log"))).map_err(io("making a log"))?;
         let mut command = self.command(host, name, args);
@@ -205,7 +221,12 @@ impl World<'_> {
         command
     }
 
-    fn output(&self, host: &Host, name: &str, args: &[&str]) -> Result<Output, BenchError> {
+    pub(crate) fn output(
+        &self,
+        host: &Host,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Output, BenchError> {
         let output = self.command(host, name, args).output()?;
         if output.status.success() {
             return Ok(output);
@@ -214,13 +235,18 @@ impl World<'_> {
         Err(BenchError::Figure { program: format!("gvpn {}", args.join(" ")), output: said })
     }
 
-    fn text(&self, host: &Host, args: &[&str], pointer: &str) -> Result<String, BenchError> {
+    pub(crate) fn text(
+        &self,
+        host: &Host,
+        args: &[&str],
+        pointer: &str,
+    ) -> Result<String, BenchError> {
         json_text(&self.output(host, OWNER, args)?, pointer)
     }
 }
 
 /// The network namespace of a payload.
-struct Payload {
+pub(crate) struct Payload {
     pid: u32,
     _waiting: Process,
 }

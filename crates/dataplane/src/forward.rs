@@ -108,6 +108,36 @@ pub struct Forwarder {
     complaints: (AtomicU64, AtomicU64),
     pub(crate) packets: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    sends: AtomicU64,
+}
+
+/// Where datagrams go together.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    to: SocketAddr,
+    stride: usize,
+    ecn: u8,
+}
+
+/// Datagrams that came one by one and leave in one system call.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    batch: Option<Batch>,
+    bytes: Vec<u8>,
+    /// The last one was shorter: nothing may follow.
+    ended: bool,
+}
+
+impl Gather {
+    fn fits(&self, next: &Batch, len: usize) -> bool {
+        let Some(batch) = &self.batch else { return false };
+        let count = self.bytes.len() / batch.stride;
+        (batch.to, batch.ecn) == (next.to, next.ecn)
+            && !self.ended
+            && len <= batch.stride
+            && count < MAX_SEGMENTS
+            && self.bytes.len() + len <= MAX_SEND
+    }
 }
 
 impl Default for Forwarder {
@@ -118,6 +148,7 @@ impl Default for Forwarder {
             complaints: Default::default(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            sends: AtomicU64::new(0),
         }
     }
 }
@@ -161,13 +192,24 @@ impl Forwarder {
         (self.packets.load(Relaxed), self.bytes.load(Relaxed))
     }
 
+    /// System calls that sent them: how well datagrams travel in batches.
+    pub fn sends(&self) -> u64 {
+        self.sends.load(Relaxed)
+    }
+
     pub(crate) fn is_enabled(&self) -> bool {
         self.enabled.load(Relaxed)
     }
 
     /// Forwards the datagrams at the front of `bytes` that belong to one session; returns how
     /// many bytes they are.
-    pub(crate) fn run(&self, cx: &Context<'_>, bytes: &[u8], message: &Message) -> usize {
+    pub(crate) fn run(
+        &self,
+        cx: &Context<'_>,
+        gather: &mut Gather,
+        bytes: &[u8],
+        message: &Message,
+    ) -> usize {
         let stride = message.stride;
         let length = run_length(bytes, stride);
         let run = &bytes[..length];
@@ -178,7 +220,7 @@ impl Forwarder {
             return length;
         };
         match self.other_end(cx, session, message.from, packets, length as u64) {
-            Ok(to) => self.send(cx, to, run, message, packets),
+            Ok(to) => self.send(cx, gather, to, run, message),
             Err(reason) => {
                 cx.counters.drop(reason, packets);
                 if reason == Drop::UnknownSession {
@@ -209,16 +251,42 @@ impl Forwarder {
         Ok(to)
     }
 
-    fn send(&self, cx: &Context<'_>, to: SocketAddr, run: &[u8], message: &Message, packets: u64) {
+    /// Sends a batch as it is; single datagrams are gathered with those that follow.
+    fn send(&self, cx: &Context<'_>, gather: &mut Gather, to: SocketAddr, run: &[u8], m: &Message) {
+        let batch = Batch { to, stride: m.stride, ecn: m.ecn };
+        if run.len() > m.stride {
+            self.flush(cx, gather);
+            return self.send_batch(cx, &batch, run);
+        }
+        if !gather.fits(&batch, run.len()) {
+            self.flush(cx, gather);
+            gather.batch = Some(Batch { stride: run.len(), ..batch });
+        }
+        gather.ended = gather.batch.is_some_and(|batch| run.len() < batch.stride);
+        gather.bytes.extend_from_slice(run);
+    }
+
+    /// Sends what has been gathered.
+    pub(crate) fn flush(&self, cx: &Context<'_>, gather: &mut Gather) {
+        if let Some(batch) = gather.batch.take() {
+            self.send_batch(cx, &batch, &gather.bytes);
+            gather.bytes.clear();
+        }
+    }
+
+    fn send_batch(&self, cx: &Context<'_>, batch: &Batch, bytes: &[u8]) {
+        let to = batch.to;
+        let packets = bytes.len().div_ceil(batch.stride) as u64;
         let sent = match cx.socket(to) {
-            _ if carrier_id(to).is_some() => cx.carry(to, run, message.stride),
-            Some(socket) => socket.send(to, run, message.stride, message.ecn),
+            _ if carrier_id(to).is_some() => cx.carry(to, bytes, batch.stride),
+            Some(socket) => socket.send(to, bytes, batch.stride, batch.ecn),
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         };
         match sent {
             Ok(()) => {
                 self.packets.fetch_add(packets, Relaxed);
-                self.bytes.fetch_add(run.len() as u64, Relaxed);
+                self.bytes.fetch_add(bytes.len() as u64, Relaxed);
+                self.sends.fetch_add(1, Relaxed);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 cx.counters.drop(Drop::SocketFull, packets);

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::{
     Drop, Event, ReceivedDatagram,
     carrier::Waiting,
+    forward::Gather,
     fragment::{self, Outcome},
     message::{PARTIAL, QUIC_BIT, RELAY_HEADER, TYPE_RELAY_CONTROL, TYPE_RELAYED, relayed},
     network::{State, Target},
@@ -72,6 +73,7 @@ pub(crate) struct Receive {
     whole: Vec<(usize, Vec<u8>)>,
     coalescer: Coalescer,
     goals: Vec<Goal>,
+    gather: Gather,
 }
 
 impl Default for Receive {
@@ -86,6 +88,7 @@ impl Default for Receive {
             whole: Vec::new(),
             coalescer: Coalescer::default(),
             goals: Vec::new(),
+            gather: Gather::default(),
         }
     }
 }
@@ -157,7 +160,8 @@ impl Receive {
                     self.arrive(cx, at, len, hop);
                     at += len;
                 } else if first == TYPE_RELAYED && cx.core.forward.is_enabled() {
-                    at += cx.core.forward.run(cx, &self.buffer[at..end], message);
+                    let rest = &self.buffer[at..end];
+                    at += cx.core.forward.run(cx, &mut self.gather, rest, message);
                 } else if first == TYPE_RELAYED {
                     self.relayed(cx, at, len, message);
                     at += len;
@@ -172,6 +176,7 @@ impl Receive {
             }
         }
         self.messages = messages;
+        cx.core.forward.flush(cx, &mut self.gather);
     }
 
     /// Where a row of datagrams for the QUIC lane ends.

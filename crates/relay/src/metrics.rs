@@ -32,6 +32,8 @@ fn text(stats: &RelayStats) -> String {
     page.one("gvpn_relay_forwarded_packets_total", "counter", "Datagrams forwarded", packets);
     let bytes = stats.forwarded_bytes;
     page.one("gvpn_relay_forwarded_bytes_total", "counter", "Bytes forwarded", bytes);
+    let sends = stats.forwarding_sends;
+    page.one("gvpn_relay_forwarding_sends_total", "counter", "System calls for that", sends);
     let limited = stats.limited;
     page.one("gvpn_relay_refused_requests_total", "counter", "Requests beyond the limit", limited);
     page.head("gvpn_relay_lookups_total", "counter", "Look-ups of nodes by outcome");

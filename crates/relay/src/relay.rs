@@ -108,6 +108,8 @@ pub struct RelayStats {
     pub forwarded_packets: u64,
     /// Bytes forwarded.
     pub forwarded_bytes: u64,
+    /// System calls that forwarded them.
+    pub forwarding_sends: u64,
     /// Datagrams not forwarded, by reason, and other drops of the data plane.
     pub drops: Vec<(&'static str, u64)>,
     /// Requests refused because the client asked too much.
@@ -225,6 +227,7 @@ impl Parts {
             fleet: self.fleet.as_ref().map(|fleet| fleet.stats()),
             forwarded_packets,
             forwarded_bytes,
+            forwarding_sends: plane.forwarder().sends(),
             drops: plane.stats().drops,
             ..self.clients.stats()
         }

@@ -26,6 +26,7 @@ use axum::{
 };
 use gvpn_gate::ClientSocket;
 use gvpn_node::Node;
+use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::AppKeyName;
 pub use error::{ApiError, ApiResult};
@@ -38,21 +39,27 @@ const BODY_MAX: usize = 8 << 20;
 /// Everything the daemon serves over HTTP.
 pub fn router(node: Node) -> Router {
     let state = ApiState::new(node);
-    Router::new()
+    let (routes, document) = openapi::describe(described());
+    routes
+        .merge(openapi::router(&document))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key))
+        .with_state(state)
+}
+
+/// Every endpoint that the document describes: all but the document's own.
+fn described() -> OpenApiRouter<ApiState> {
+    openapi::root()
         .nest("/net-api/v1", net::router())
         .nest("/net-api/v2/vpn", net::router())
         .nest("/net-api/v2/net", net::status_router())
         .nest("/activity-api/v1", activity::router())
         .nest("/gvpn/v1", own::router())
         .merge(own::metrics_router())
-        .merge(openapi::router())
         .merge(identity::router())
-        .merge(golem::router(&state))
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(middleware::from_fn_with_state(state.clone(), auth::require_key))
-        .with_state(state)
+        .merge(golem::router())
 }
 
 /// Serves [`router`] on `listen` until the future is dropped; `ready` is told the bound address.

@@ -8,6 +8,8 @@ use crate::{Demand, Offer, Reason, Side};
 
 /// Life of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = market::AgreementState))]
 pub enum AgreementState {
     /// Written, not sent to the provider.
     Proposal,
@@ -34,6 +36,8 @@ impl AgreementState {
 
 /// An agreement, as clients see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = market::Agreement))]
 #[serde(rename_all = "camelCase")]
 pub struct Agreement {
     /// Its id.
@@ -102,6 +106,7 @@ pub struct Terms {
 
 /// A line of the list of agreements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgreementListEntry {
     /// The agreement's id.
@@ -116,6 +121,7 @@ pub struct AgreementListEntry {
 
 /// What happened to an agreement, without its date.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "eventType")]
 pub enum AgreementChange {
     /// The provider approved.
@@ -146,6 +152,7 @@ pub enum AgreementChange {
 
 /// An event about an agreement, as clients collect it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgreementEvent {
     /// When.

@@ -12,6 +12,7 @@ use crate::{Constraint, ConstraintError, Properties};
 
 /// What a client sends to make an offer, a demand or a proposal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Draft {
     /// What the sender says about itself.
     pub properties: Properties,
@@ -33,6 +34,7 @@ impl Draft {
 /// The identifier of an offer or a demand: 32 random hexadecimal digits, `-`, and the SHA3-256 of
 /// these and what it says, so that an id never stands for two contents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct SubscriptionId(String);
 
@@ -73,6 +75,7 @@ impl fmt::Display for SubscriptionId {
 
 /// A provider's published offer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
     /// Its id.
@@ -88,6 +91,7 @@ pub struct Offer {
 
 /// A requestor's demand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Demand {
     /// Its id, which is also the subscription's.
@@ -149,6 +153,7 @@ impl<'de> Deserialize<'de> for ProposalId {
 
 /// A side of a bargain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Side {
     /// Who wants resources.
     Requestor,
@@ -168,6 +173,7 @@ impl Side {
 
 /// Life of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ProposalState {
     /// An offer that matches a demand; the provider does not know of it yet.
     Initial,
@@ -183,6 +189,7 @@ pub enum ProposalState {
 
 /// A proposal, as clients see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Proposal {
     /// Its id.
@@ -203,6 +210,8 @@ pub struct Proposal {
 
 /// Why something was rejected, cancelled or terminated: an object with at least a `message`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = Object, example = json!({ "message": "no" })))]
 pub struct Reason(Value);
 
 impl Reason {

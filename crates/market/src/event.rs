@@ -7,9 +7,11 @@ use crate::{Agreement, Proposal, Reason};
 
 /// An event of one subscription.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "eventType", rename_all_fields = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "eventType")]
 pub enum MarketEvent {
     /// A proposal of the other side.
+    #[serde(rename_all = "camelCase")]
     ProposalEvent {
         /// When it came.
         event_date: DateTime<Utc>,
@@ -17,6 +19,7 @@ pub enum MarketEvent {
         proposal: Proposal,
     },
     /// The other side turned a proposal down.
+    #[serde(rename_all = "camelCase")]
     ProposalRejectedEvent {
         /// When.
         event_date: DateTime<Utc>,
@@ -27,6 +30,7 @@ pub enum MarketEvent {
         reason: Option<Reason>,
     },
     /// A requestor wants to make an agreement; only providers see this.
+    #[serde(rename_all = "camelCase")]
     AgreementEvent {
         /// When it came.
         event_date: DateTime<Utc>,

@@ -38,6 +38,8 @@ pub enum PropertyError {
 /// or lists of these.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = Object))]
 pub struct Properties(BTreeMap<String, Value>);
 
 impl Properties {

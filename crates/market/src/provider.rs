@@ -13,6 +13,7 @@ pub const PROTOCOL_VERSION: u32 = 3;
 
 /// A price list. With the driver that moves no money the prices are shown and never asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Preset {
     /// Its name, unique on the node.

@@ -23,8 +23,8 @@ pub enum IdError {
 }
 
 macro_rules! byte_id {
-    ($(#[$doc:meta])* $name:ident, $len:literal, $prefix:literal, $error:expr) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $len:literal, $prefix:literal, $error:expr) => {
+        $(#[doc = $doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; $len]);
 
@@ -39,6 +39,20 @@ macro_rules! byte_id {
                 &self.0
             }
         }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .description(Some(concat!($($doc),*).trim()))
+                    .pattern(Some(format!("^{}[0-9a-fA-F]{{{}}}$", $prefix, 2 * $len)))
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,8 +102,8 @@ macro_rules! byte_id {
 }
 
 macro_rules! random_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        byte_id!($(#[$doc])* $name, 16, "", |text| IdError::Hex { text, what: $what, digits: 32 });
+    ($(#[doc = $doc:literal])* $name:ident, $what:literal) => {
+        byte_id!($(#[doc = $doc])* $name, 16, "", |text| IdError::Hex { text, what: $what, digits: 32 });
 
         impl $name {
             /// A fresh random identifier from the operating system's generator.
@@ -132,6 +146,7 @@ random_id!(
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct MemberId(pub u32);
 

@@ -136,6 +136,7 @@ pub struct TransferArgs {
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ResultKind {
     /// As it should.
     Ok,
@@ -145,6 +146,7 @@ pub enum ResultKind {
 
 /// One element of a batch's results.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CommandResult {
     /// Position of the command in its script.
@@ -166,6 +168,7 @@ pub struct CommandResult {
 
 /// One event of a running batch, as the event stream carries it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchEvent {
     /// The batch.
     pub batch_id: BatchId,
@@ -180,6 +183,7 @@ pub struct BatchEvent {
 
 /// What happened in a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BatchEventKind {
     /// A command began.
@@ -202,6 +206,7 @@ pub enum BatchEventKind {
 
 /// Life of an activity: New or Initialized, Deployed, Ready, Terminated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ActivityState {
     /// Known, its ExeUnit not yet up.
     New,

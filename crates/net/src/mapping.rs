@@ -37,6 +37,7 @@ const DESCRIPTION: &str = "Golem VPN";
 
 /// A port of the router's that leads to this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", tag = "state")]
 #[non_exhaustive]
 pub enum PortMapping {
@@ -48,6 +49,7 @@ pub enum PortMapping {
     /// The router forwards from there.
     Mapped {
         /// The address outside.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         addr: SocketAddr,
         /// How it was had: `PCP`, `NAT-PMP` or `UPnP`.
         protocol: String,

@@ -9,6 +9,7 @@ const MAX_OBSERVERS: usize = 32;
 
 /// What a NAT makes of this node's address (RFC 4787, section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum NatKind {

@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_micros(200);
 
 /// The kind of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
     /// No third party in between.
@@ -32,6 +33,7 @@ pub enum PathKind {
 
 /// The answer to a ping.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PathReport {
     /// The peer.
@@ -39,8 +41,10 @@ pub struct PathReport {
     /// The kind of path in use.
     pub kind: PathKind,
     /// The address that datagrams are sent to (the relay's, if relayed).
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub remote: Option<SocketAddr>,
     /// Round-trip time of this ping.
+    #[cfg_attr(feature = "openapi", schema(schema_with = duration))]
     pub rtt: Duration,
     /// Largest UDP payload on the path.
     pub mtu: u16,
@@ -56,11 +60,14 @@ pub struct PathReport {
 
 /// A relay that this node is told to use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RelayState {
     /// Where it is.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub addr: SocketAddr,
     /// Round-trip time, when it is connected.
+    #[cfg_attr(feature = "openapi", schema(schema_with = maybe_duration))]
     pub rtt: Option<Duration>,
     /// Whether it is reached by its TLS stream, because UDP is blocked.
     pub stream: bool,
@@ -70,13 +77,16 @@ pub struct RelayState {
 
 /// A way to a peer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Way {
     /// The address, or the relay's.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub remote: SocketAddr,
     /// Whether a relay is in between.
     pub kind: PathKind,
     /// Round-trip time, if it ever answered.
+    #[cfg_attr(feature = "openapi", schema(schema_with = maybe_duration))]
     pub rtt: Option<Duration>,
     /// Probes lost since the last sign of life.
     pub lost: u32,
@@ -84,6 +94,7 @@ pub struct Way {
 
 /// A peer as it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PeerStatus {
     /// The peer.
@@ -93,8 +104,10 @@ pub struct PeerStatus {
     /// The kind of path in use.
     pub kind: PathKind,
     /// The address that datagrams are sent to (the relay's, if relayed).
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub remote: Option<SocketAddr>,
     /// Smoothed round-trip time.
+    #[cfg_attr(feature = "openapi", schema(schema_with = maybe_duration))]
     pub rtt: Option<Duration>,
     /// Largest UDP payload on the path.
     pub mtu: u16,
@@ -193,6 +206,28 @@ pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
     drop(peers);
     statuses.sort_by_key(|status| status.node);
     statuses
+}
+
+/// A duration as serde writes it.
+#[cfg(feature = "openapi")]
+fn duration() -> utoipa::openapi::Object {
+    use utoipa::PartialSchema;
+    utoipa::openapi::ObjectBuilder::new()
+        .property("secs", u64::schema())
+        .required("secs")
+        .property("nanos", u32::schema())
+        .required("nanos")
+        .build()
+}
+
+#[cfg(feature = "openapi")]
+fn maybe_duration() -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+    OneOfBuilder::new()
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .item(duration())
+        .build()
+        .into()
 }
 
 fn kind(report: &Report) -> PathKind {

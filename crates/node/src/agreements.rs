@@ -54,6 +54,7 @@ struct Untold {
 
 /// What the requestor asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct AgreementSpec {
     /// Which runtime; the provider's first when missing.
@@ -72,6 +73,7 @@ pub struct AgreementSpec {
 
 /// Which side of an agreement this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AgreementRole {
     /// It asked.
@@ -82,6 +84,7 @@ pub enum AgreementRole {
 
 /// Life of an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum AgreementState {
     /// Both sides are bound.
     Approved,
@@ -91,6 +94,7 @@ pub enum AgreementState {
 
 /// An agreement as both sides keep it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Agreement {
     /// Its id, given by the requestor.

@@ -112,6 +112,7 @@ impl std::str::FromStr for Resolver {
 
 /// Which agreements a provider accepts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct ProviderPolicy {
     /// Requestors it works for; `None` for anybody.
@@ -128,6 +129,7 @@ pub struct ProviderPolicy {
     pub storage_gib: f64,
     /// Images that every activity may name without a URL, by directory: `image` of an agreement
     /// may be a path below one of these.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub image_dirs: Vec<PathBuf>,
 }
 

@@ -38,6 +38,7 @@ struct Inner {
 
 /// An image that this node keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     /// SHA3-224 of the file, as Golem's clients name images.

@@ -17,6 +17,7 @@ pub struct Keys {
 
 /// An app key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AppKey {
     /// Its name, unique.
     pub name: String,

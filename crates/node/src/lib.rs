@@ -40,3 +40,5 @@ pub use networks::{
 };
 pub use node::{Node, NodeStatus};
 pub use payment::Payments;
+
+pub use gvpn_net::{PathReport, PeerStatus};

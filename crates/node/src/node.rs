@@ -32,6 +32,7 @@ struct Inner {
 
 /// What a node is doing.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Who the node is.
@@ -39,8 +40,10 @@ pub struct NodeStatus {
     /// The daemon's version.
     pub version: String,
     /// UDP addresses it listens on.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub listen: Vec<std::net::SocketAddr>,
     /// Where others see it, when somebody told.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub public: Option<std::net::SocketAddr>,
     /// The NAT that it is behind.
     pub nat: NatKind,

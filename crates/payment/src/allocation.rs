@@ -8,6 +8,7 @@ use crate::{Amount, platform::PlatformName};
 
 /// Money put aside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Allocation {
     /// Its id.
@@ -36,6 +37,7 @@ pub struct Allocation {
 
 /// What a client sends to put money aside. Fields that clients fill with empty text are not read.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NewAllocation {
     /// The payer's address; the node's own when missing.
@@ -59,6 +61,7 @@ pub struct NewAllocation {
 
 /// What a client sends to change an allocation.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AllocationUpdate {
     /// How much it shall be.
@@ -71,6 +74,7 @@ pub struct AllocationUpdate {
 
 /// What a demand has to say so that the requestor can pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MarketDecoration {
     /// Properties for the demand.
     pub properties: Vec<MarketProperty>,
@@ -80,6 +84,7 @@ pub struct MarketDecoration {
 
 /// A property of a [`MarketDecoration`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MarketProperty {
     /// Its name.
     pub key: String,

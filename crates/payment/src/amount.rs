@@ -9,6 +9,8 @@ const ONE: u128 = 10_u128.pow(DECIMALS as u32);
 
 /// An amount with 18 decimals, never negative, written as decimal text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, example = "1.5"))]
 pub struct Amount(u128);
 
 /// A text is not an amount.

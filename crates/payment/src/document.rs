@@ -9,6 +9,7 @@ use crate::Amount;
 
 /// Life of a debit note or an invoice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DocumentStatus {
     /// Written by the provider, not sent.
@@ -29,6 +30,7 @@ pub enum DocumentStatus {
 
 /// What is due for an activity so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DebitNote {
     /// Its id.
@@ -66,6 +68,7 @@ pub struct DebitNote {
 
 /// What is due for an agreement that is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Invoice {
     /// Its id.
@@ -96,6 +99,7 @@ pub struct Invoice {
 
 /// What a provider's client sends to write a debit note.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NewDebitNote {
     /// The activity.
@@ -112,6 +116,7 @@ pub struct NewDebitNote {
 
 /// What a provider's client sends to write an invoice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NewInvoice {
     /// The agreement.
@@ -127,6 +132,7 @@ pub struct NewInvoice {
 
 /// The requestor will pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Acceptance {
     /// How much of it.
@@ -137,6 +143,7 @@ pub struct Acceptance {
 
 /// The requestor will not pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Rejection {
     /// Why.
@@ -150,6 +157,7 @@ pub struct Rejection {
 
 /// Why a document is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RejectionReason {
     /// Nobody asked for this.
@@ -162,6 +170,7 @@ pub enum RejectionReason {
 
 /// A payment that was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Payment {
     /// Its id.
@@ -190,6 +199,7 @@ pub struct Payment {
 
 /// A part of a payment that is for an agreement's invoice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AgreementPayment {
     /// The agreement.
@@ -203,6 +213,7 @@ pub struct AgreementPayment {
 
 /// A part of a payment that is for an activity's debit note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityPayment {
     /// The activity.

@@ -105,6 +105,35 @@ pub struct DocumentEvent {
     pub change: Change,
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for DocumentEvent {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+        let date = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+        ObjectBuilder::new()
+            .description(Some(
+                "An event about a debit note or an invoice: one of the ids is there.",
+            ))
+            .property("eventType", String::schema())
+            .required("eventType")
+            .property("eventDate", date)
+            .required("eventDate")
+            .property("debitNoteId", String::schema())
+            .property("invoiceId", String::schema())
+            .property("rejection", Rejection::schema())
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for DocumentEvent {
+    fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
+        <Rejection as utoipa::ToSchema>::schemas(schemas);
+    }
+}
+
 impl Serialize for DocumentEvent {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;

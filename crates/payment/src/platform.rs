@@ -21,6 +21,7 @@ pub const KNOWN_PLATFORMS: [&str; 10] = [
 
 /// A platform as a client names it: whole, or in parts of which any may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum PlatformName {
     /// `erc20-holesky-tglm`.

@@ -9,6 +9,7 @@ use crate::{Limit, Policy, Route, Service};
 
 /// A member to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MemberSpec {
     /// The node that it is on.
@@ -18,6 +19,7 @@ pub struct MemberSpec {
     pub activity: Option<ActivityId>,
     /// Its addresses; none means the next free one of every prefix.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub ips: Vec<IpAddr>,
     /// Its name.
     #[serde(default)]
@@ -50,25 +52,31 @@ impl MemberSpec {
 
 /// A change of a member: what is `None` stays as it is. In JSON a `null` name or activity clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct MemberEdit {
     /// All its addresses from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
     pub ips: Option<Vec<IpAddr>>,
     /// Addresses to add.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub add_ips: Vec<IpAddr>,
     /// Addresses to take away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub remove_ips: Vec<IpAddr>,
     /// The node that it is on. A move forgets the activity, unless the same edit names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
     /// Its activity.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<ActivityId>))]
     pub activity: Option<Option<ActivityId>>,
     /// Its name.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub name: Option<Option<String>>,
     /// Its groups.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,10 +94,12 @@ pub struct MemberEdit {
 
 /// A change of a network's settings: what is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SettingsEdit {
     /// The network's name.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub name: Option<Option<String>>,
     /// The MTU.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +109,7 @@ pub struct SettingsEdit {
     pub routes: Option<Vec<Route>>,
     /// All further names from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, Vec<String>>>))]
     pub hosts: Option<BTreeMap<String, Vec<IpAddr>>>,
     /// The whole policy from now on.
     #[serde(skip_serializing_if = "Option::is_none")]

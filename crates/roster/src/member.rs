@@ -9,6 +9,7 @@ use crate::BookError;
 
 /// An address in a network, or several: who has them and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Member {
     /// Its number, for life.
     pub id: MemberId,
@@ -17,6 +18,7 @@ pub struct Member {
     /// The activity whose payload it is, once known; none for the owner's own.
     pub activity: Option<ActivityId>,
     /// Its addresses.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub ips: Vec<IpAddr>,
     /// Its name, as in `NAME.NETWORK.vpn`.
     pub name: Option<String>,
@@ -46,6 +48,7 @@ impl Member {
 
 /// A limit on what a member sends. Zero means none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Limit {
     /// Bits a second.
@@ -56,6 +59,7 @@ pub struct Limit {
 
 /// A published service: `_NAME._tcp.MEMBER.NETWORK.vpn`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Service {
     /// Its name, without the underscore (`http`).
     pub name: String,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A network's policy. The default allows everything within the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct Policy {
     /// What happens to a packet that no rule matches.
@@ -41,6 +42,7 @@ pub type RuleId = u32;
 /// One rule. It matches a packet from `from` to `to` with this protocol and one of these
 /// destination ports; an allowing rule matches the replies to such packets as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rule {
     /// Its name, for counters and changes.
     #[serde(default)]
@@ -63,6 +65,7 @@ pub struct Rule {
 
 /// What a rule does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// The packet passes.
@@ -89,6 +92,7 @@ pub enum Selector {
 
 /// The protocol of a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Every protocol.
@@ -106,12 +110,35 @@ pub enum Protocol {
 
 /// Ports from `first` to `last`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PortRange {
     /// The lowest port.
     pub first: u16,
     /// The highest port.
     pub last: u16,
 }
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Selector {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder};
+        let one = |name: &str, what| ObjectBuilder::new().property(name, what).required(name);
+        OneOfBuilder::new()
+            .description(Some("One end of a rule: everybody, a member, a group or addresses."))
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .enum_values(Some(["any"])),
+            )
+            .item(one("member", u32::schema()))
+            .item(one("group", String::schema()))
+            .item(one("prefix", String::schema()))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Selector {}
 
 impl Protocol {
     /// Whether packets of this protocol have ports that a rule may name.

@@ -10,6 +10,7 @@ use crate::{Member, Policy, RosterHash, digest};
 
 /// Everything that is true about a network at one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Roster {
     /// The network.
     pub network: NetworkId,
@@ -27,6 +28,7 @@ pub struct Roster {
 
 /// What holds for the whole network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Settings {
     /// The network's name, as in `web.NAME.vpn`; its id serves as well.
     pub name: Option<String>,
@@ -37,6 +39,7 @@ pub struct Settings {
     /// Destinations outside the prefixes that a member forwards to.
     pub routes: Vec<Route>,
     /// Further names, for every member: name to addresses.
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
     /// What may be sent.
     pub policy: Policy,
@@ -44,17 +47,22 @@ pub struct Settings {
 
 /// One prefix of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Subnet {
     /// The prefix, host bits clear.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub prefix: IpNet,
     /// The address where the switch answers; it may be a member's own too.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub gateway: IpAddr,
 }
 
 /// A destination that a member forwards to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     /// The destination, outside the network's prefixes.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub destination: IpNet,
     /// The member that forwards.
     pub via: MemberId,

@@ -16,10 +16,13 @@ use crate::{
 
 /// A packet to ask about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Question {
     /// Where it comes from.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub source: IpAddr,
     /// Where it goes to.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub destination: IpAddr,
     /// Its protocol; any means ICMP.
     #[serde(default)]
@@ -31,6 +34,7 @@ pub struct Question {
 
 /// What would happen to a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Trace {
     /// What is looked at, in order.
     pub steps: Vec<Step>,
@@ -40,7 +44,8 @@ pub struct Trace {
 
 /// One thing that decides about a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum Step {
     /// The source is this member's address.
     Source {
@@ -87,6 +92,7 @@ pub enum Step {
         action: Action,
     },
     /// A limit applies to the sender.
+    #[serde(rename_all = "camelCase")]
     Limited {
         /// Bits a second, zero for none.
         bits_per_second: u64,
@@ -97,6 +103,7 @@ pub enum Step {
 
 /// What comes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// The member gets it.

@@ -5,30 +5,14 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use gvpn_model::{AgreementId, ExeCommand, StatePair};
+use gvpn_model::{ActivityState, AgreementId, ExeCommand};
 use gvpn_node::ActivitySpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
 use super::activity_id;
 use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState, error::Fault};
-
-/// This part of the document.
-#[derive(OpenApi)]
-#[openapi(
-    paths(list, create, destroy, agreement, state, usage, exec, super::results::results),
-    components(schemas(
-        NewActivity,
-        CreatedActivity,
-        Script,
-        ActivityState,
-        ActivityUsage,
-        super::results::ResultRow,
-        Fault
-    ))
-)]
-pub(crate) struct ActivityDoc;
 
 /// An agreement's id, alone or in an object; the answer has the same form.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,13 +46,39 @@ pub(super) struct Script {
 /// Where an activity is in its life.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ActivityState {
+pub(super) struct StateAnswer {
     /// Present state and, during a change, the next.
-    #[schema(value_type = Vec<Option<String>>, example = json!(["Ready", null]))]
-    state: StatePair,
+    #[schema(example = json!(["Ready", null]))]
+    state: (ActivityState, Option<ActivityState>),
     /// Why it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// A command that is running.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CommandState {
+    /// Its name, such as `run`.
+    command: &'static str,
+    /// Its parameters, where it has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<Vec<String>>,
+}
+
+impl From<ExeCommand> for CommandState {
+    fn from(command: ExeCommand) -> Self {
+        let (command, params) = match command {
+            ExeCommand::Sign {} => ("sign", None),
+            ExeCommand::Deploy(_) => ("deploy", None),
+            ExeCommand::Start(start) => ("start", Some(start.args)),
+            ExeCommand::Run(run) => {
+                ("run", Some(std::iter::once(run.entry_point).chain(run.args).collect()))
+            }
+            ExeCommand::Transfer(transfer) => ("transfer", Some(vec![transfer.from, transfer.to])),
+            ExeCommand::Terminate {} => ("terminate", None),
+        };
+        Self { command, params }
+    }
 }
 
 /// What an activity has used.
@@ -147,14 +157,29 @@ pub(super) async fn agreement(
 /// Where it is in its life.
 #[utoipa::path(
     get, path = "/activity/{id}/state", tag = "activity", params(("id" = String, Path)),
-    responses((status = 200, body = ActivityState), (status = 404, body = Fault))
+    responses((status = 200, body = StateAnswer), (status = 404, body = Fault))
 )]
 pub(super) async fn state(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
-) -> ApiResult<Json<ActivityState>> {
+) -> ApiResult<Json<StateAnswer>> {
     let info = state.node.activities().get(activity_id(&id)?)?;
-    Ok(Json(ActivityState { state: info.state, reason: info.reason }))
+    Ok(Json(StateAnswer { state: info.state, reason: info.reason }))
+}
+
+/// The command that runs; 404 while none does. Its parameters are those of `run` (program and
+/// arguments) and `transfer` (source and destination).
+#[utoipa::path(
+    get, path = "/activity/{id}/command", tag = "activity", params(("id" = String, Path)),
+    responses((status = 200, body = CommandState), (status = 404, body = Fault))
+)]
+pub(super) async fn command(
+    State(state): State<ApiState>,
+    ApiPath(id): ApiPath<String>,
+) -> ApiResult<Json<CommandState>> {
+    let running = state.node.activities().running(activity_id(&id)?)?;
+    let running = running.ok_or_else(|| ApiError::not_found("no command is running"))?;
+    Ok(Json(running.into()))
 }
 
 /// What it has used.

@@ -4,26 +4,22 @@ mod control;
 mod events;
 mod results;
 
-use axum::{
-    Router,
-    routing::{get, post},
-};
 use gvpn_model::{ActivityId, BatchId};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{ApiError, ApiResult, ApiState};
 
-pub(crate) use control::ActivityDoc;
-
 /// Control and state of activities.
-pub(crate) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/activity", get(control::list).post(control::create))
-        .route("/activity/{id}", axum::routing::delete(control::destroy))
-        .route("/activity/{id}/agreement", get(control::agreement))
-        .route("/activity/{id}/state", get(control::state))
-        .route("/activity/{id}/usage", get(control::usage))
-        .route("/activity/{id}/exec", post(control::exec))
-        .route("/activity/{id}/exec/{batch}", get(results::results))
+pub(crate) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(control::list, control::create))
+        .routes(routes!(control::destroy))
+        .routes(routes!(control::agreement))
+        .routes(routes!(control::state))
+        .routes(routes!(control::command))
+        .routes(routes!(control::usage))
+        .routes(routes!(control::exec))
+        .routes(routes!(results::results))
 }
 
 /// An activity id in a path: a text that is none names nothing.

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::SecondsFormat;
-use gvpn_model::CommandResult;
+use gvpn_model::{BatchEvent, CommandResult};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -37,8 +37,7 @@ pub(super) struct ResultRow {
     index: u32,
     /// When it ended.
     event_date: String,
-    /// `Ok` or `Error`.
-    #[schema(value_type = String)]
+    /// How it ended.
     result: gvpn_model::ResultKind,
     /// Captured standard output.
     stdout: Option<String>,
@@ -72,7 +71,10 @@ impl From<CommandResult> for ResultRow {
         ("id" = String, Path), ("batch" = String, Path), ("timeout" = Option<f64>, Query),
         ("commandIndex" = Option<u32>, Query)
     ),
-    responses((status = 200, body = Vec<ResultRow>), (status = 404, body = Fault))
+    responses(
+        (status = 200, content((Vec<ResultRow> = "application/json"), (BatchEvent = "text/event-stream"))),
+        (status = 404, body = Fault)
+    )
 )]
 pub(super) async fn results(
     State(state): State<ApiState>,

@@ -1,13 +1,6 @@
 //! Market API: agreements.
 
-use axum::{
-    Json, Router,
-    body::Bytes,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{Json, body::Bytes, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use gvpn_market::{
     Agreement, AgreementChange, AgreementEvent, AgreementFilter, AgreementListEntry,
@@ -15,6 +8,8 @@ use gvpn_market::{
 };
 use gvpn_model::{AgreementId, LongPoll};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::{nothing, null},
@@ -28,29 +23,30 @@ const APPROVAL: f64 = 5.0;
 /// Events in one answer when the client does not say.
 const EVENTS: usize = 100;
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/agreements", get(list).post(create))
-        .route("/agreements/{id}", get(show))
-        .route("/agreements/{id}/confirm", post(confirm))
-        .route("/agreements/{id}/wait", post(wait))
-        .route("/agreements/{id}/approve", post(approve))
-        .route("/agreements/{id}/reject", post(reject))
-        .route("/agreements/{id}/cancel", post(cancel))
-        .route("/agreements/{id}/terminate", post(terminate))
-        .route("/agreements/{id}/terminate/reason", get(end_reason).post(end_reason))
-        .route("/agreementEvents", get(events))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show))
+        .routes(routes!(confirm))
+        .routes(routes!(wait))
+        .routes(routes!(approve))
+        .routes(routes!(reject))
+        .routes(routes!(cancel))
+        .routes(routes!(terminate))
+        .routes(routes!(end_reason))
+        .routes(routes!(events))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewAgreement {
     proposal_id: String,
     valid_to: DateTime<Utc>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct Filter {
     state: Option<AgreementState>,
     #[serde(deserialize_with = "date")]
@@ -60,6 +56,11 @@ struct Filter {
     app_session_id: Option<String>,
 }
 
+/// Agreements of both sides.
+#[utoipa::path(
+    get, path = "/agreements", tag = "market", params(Filter),
+    responses((status = 200, body = Vec<AgreementListEntry>))
+)]
 async fn list(
     State(state): State<ApiState>,
     ApiQuery(filter): ApiQuery<Filter>,
@@ -73,6 +74,11 @@ async fn list(
     Json(state.node.markets().look(|market| market.agreements(&filter)))
 }
 
+/// Makes an agreement of a proposal; the answer is its id.
+#[utoipa::path(
+    post, path = "/agreements", tag = "market", request_body = NewAgreement,
+    responses((status = 200, body = AgreementId), (status = 400), (status = 404), (status = 410))
+)]
 async fn create(
     State(state): State<ApiState>,
     ApiJson(new): ApiJson<NewAgreement>,
@@ -84,6 +90,11 @@ async fn create(
     Ok(Json(id))
 }
 
+/// One agreement.
+#[utoipa::path(
+    get, path = "/agreements/{id}", tag = "market", params(("id" = String, Path)),
+    responses((status = 200, body = Agreement), (status = 404))
+)]
 async fn show(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -92,6 +103,12 @@ async fn show(
     Ok(Json(state.node.markets().look(|market| market.agreement(id).cloned())?))
 }
 
+/// The requestor signs; the provider is asked.
+#[utoipa::path(
+    post, path = "/agreements/{id}/confirm", tag = "market",
+    params(("id" = String, Path), WaitQuery),
+    responses((status = 204), (status = 404), (status = 409), (status = 410))
+)]
 async fn confirm(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -102,7 +119,13 @@ async fn confirm(
     Ok(nothing())
 }
 
+/// Waits for the provider's answer.
+///
 /// 204 once approved, 408 when the time is up, 410 when the answer is no.
+#[utoipa::path(
+    post, path = "/agreements/{id}/wait", tag = "market", params(("id" = String, Path), WaitQuery),
+    responses((status = 204), (status = 404), (status = 408), (status = 410))
+)]
 async fn wait(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -122,6 +145,12 @@ async fn wait(
     Ok(nothing())
 }
 
+/// The provider signs.
+#[utoipa::path(
+    post, path = "/agreements/{id}/approve", tag = "market",
+    params(("id" = String, Path), WaitQuery),
+    responses((status = 204), (status = 404), (status = 409), (status = 410))
+)]
 async fn approve(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -132,6 +161,12 @@ async fn approve(
     Ok(nothing())
 }
 
+/// The provider declines.
+#[utoipa::path(
+    post, path = "/agreements/{id}/reject", tag = "market", params(("id" = String, Path)),
+    request_body = Option<Reason>,
+    responses((status = 204), (status = 404), (status = 409), (status = 410))
+)]
 async fn reject(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -142,6 +177,12 @@ async fn reject(
     Ok(nothing())
 }
 
+/// The requestor takes it back.
+#[utoipa::path(
+    post, path = "/agreements/{id}/cancel", tag = "market", params(("id" = String, Path)),
+    request_body = Option<Reason>,
+    responses((status = 204), (status = 404), (status = 409), (status = 410))
+)]
 async fn cancel(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -152,6 +193,12 @@ async fn cancel(
     Ok(nothing())
 }
 
+/// Ends an agreement.
+#[utoipa::path(
+    post, path = "/agreements/{id}/terminate", tag = "market", params(("id" = String, Path)),
+    request_body = Option<Reason>,
+    responses((status = 200), (status = 404), (status = 409), (status = 410))
+)]
 async fn terminate(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -162,6 +209,11 @@ async fn terminate(
     Ok(null())
 }
 
+/// Why it was terminated; `null` while it was not, or without a reason.
+#[utoipa::path(
+    method(get, post), path = "/agreements/{id}/terminate/reason", tag = "market",
+    params(("id" = String, Path)), responses((status = 200, body = Option<Reason>), (status = 404))
+)]
 async fn end_reason(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -184,6 +236,11 @@ async fn end_reason(
     Ok(Json(reason))
 }
 
+/// What happened to agreements; waits for something when there is nothing.
+#[utoipa::path(
+    get, path = "/agreementEvents", tag = "market", params(EventQuery),
+    responses((status = 200, body = Vec<AgreementEvent>), (status = 400))
+)]
 async fn events(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<EventQuery>,

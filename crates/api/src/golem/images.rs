@@ -2,18 +2,21 @@
 
 use std::path::PathBuf;
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use gvpn_node::Image;
 use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{ApiJson, ApiQuery, ApiResult, ApiState};
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/gvpn/v1/images", get(list).post(import).delete(remove))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list, import, remove))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct NewImage {
+    #[schema(value_type = String)]
     path: PathBuf,
     #[serde(default)]
     tag: Option<String>,
@@ -26,15 +29,15 @@ pub(super) struct ImageName {
 }
 
 /// Images that this node keeps.
-#[utoipa::path(get, path = "/images", tag = "images", responses((status = 200, body = Vec<Object>)))]
+#[utoipa::path(get, path = "/images", tag = "images", responses((status = 200, body = Vec<Image>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Image>> {
     Json(state.node.images().list())
 }
 
 /// Imports an image: `{path, tag?}`.
 #[utoipa::path(
-    post, path = "/images", tag = "images", request_body = Object,
-    responses((status = 200, body = Object), (status = 400))
+    post, path = "/images", tag = "images", request_body = NewImage,
+    responses((status = 200, body = Image), (status = 400))
 )]
 pub(super) async fn import(
     State(state): State<ApiState>,

@@ -1,14 +1,9 @@
 //! Market API: demands, offers, and the bargaining about them.
 
-use axum::{
-    Json, Router,
-    body::Bytes,
-    extract::State,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{Json, body::Bytes, extract::State, response::Response};
 use gvpn_market::{Demand, Draft, MarketEvent, Offer, Proposal, Reason, Side, SubscriptionId};
 use serde_json::Value;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::{created, nothing},
@@ -19,24 +14,33 @@ use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState};
 /// Events in one answer when the client does not say.
 const EVENTS: usize = 10;
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/demands", get(demands).post(demand))
-        .route("/demands/{id}", axum::routing::delete(end_demand))
-        .route("/demands/{id}/events", get(demand_events))
-        .route("/demands/{id}/proposals/{proposal}", get(demand_proposal).post(counter_offer))
-        .route("/demands/{id}/proposals/{proposal}/reject", post(reject_offer))
-        .route("/offers", get(offers).post(offer))
-        .route("/offers/{id}", axum::routing::delete(end_offer))
-        .route("/offers/{id}/events", get(offer_events))
-        .route("/offers/{id}/proposals/{proposal}", get(offer_proposal).post(counter_demand))
-        .route("/offers/{id}/proposals/{proposal}/reject", post(reject_demand))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(demands, demand))
+        .routes(routes!(end_demand))
+        .routes(routes!(demand_events))
+        .routes(routes!(demand_proposal, counter_offer))
+        .routes(routes!(reject_offer))
+        .routes(routes!(offers, offer))
+        .routes(routes!(end_offer))
+        .routes(routes!(offer_events))
+        .routes(routes!(offer_proposal, counter_demand))
+        .routes(routes!(reject_demand))
 }
 
+/// This node's demands.
+#[utoipa::path(
+    get, path = "/demands", tag = "market", responses((status = 200, body = Vec<Demand>))
+)]
 async fn demands(State(state): State<ApiState>) -> Json<Vec<Demand>> {
     Json(state.node.markets().look(|market| market.demands()))
 }
 
+/// Publishes a demand; the answer is its id.
+#[utoipa::path(
+    post, path = "/demands", tag = "market", request_body = Draft,
+    responses((status = 201, body = SubscriptionId), (status = 400), (status = 429))
+)]
 async fn demand(
     State(state): State<ApiState>,
     ApiJson(draft): ApiJson<Draft>,
@@ -45,6 +49,11 @@ async fn demand(
     Ok(created(id))
 }
 
+/// Withdraws a demand.
+#[utoipa::path(
+    delete, path = "/demands/{id}", tag = "market", params(("id" = String, Path)),
+    responses((status = 204), (status = 404), (status = 410))
+)]
 async fn end_demand(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -52,6 +61,11 @@ async fn end_demand(
     end(&state, Side::Requestor, &id)
 }
 
+/// What came of a demand; waits for something when there is nothing.
+#[utoipa::path(
+    get, path = "/demands/{id}/events", tag = "market", params(("id" = String, Path), EventQuery),
+    responses((status = 200, body = Vec<MarketEvent>), (status = 404))
+)]
 async fn demand_events(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -60,6 +74,12 @@ async fn demand_events(
     events(&state, Side::Requestor, &id, &query).await
 }
 
+/// One proposal.
+#[utoipa::path(
+    get, path = "/demands/{id}/proposals/{proposal}", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)),
+    responses((status = 200, body = Proposal), (status = 404))
+)]
 async fn demand_proposal(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,
@@ -67,6 +87,12 @@ async fn demand_proposal(
     proposal(&state, Side::Requestor, path)
 }
 
+/// Answers a proposal with another; the answer is its id.
+#[utoipa::path(
+    post, path = "/demands/{id}/proposals/{proposal}", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)), request_body = Draft,
+    responses((status = 200, body = String), (status = 400), (status = 404), (status = 410))
+)]
 async fn counter_offer(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,
@@ -75,6 +101,12 @@ async fn counter_offer(
     counter(&state, Side::Requestor, path, draft)
 }
 
+/// Ends the bargaining about a proposal.
+#[utoipa::path(
+    post, path = "/demands/{id}/proposals/{proposal}/reject", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)), request_body = Option<Reason>,
+    responses((status = 204), (status = 404))
+)]
 async fn reject_offer(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,
@@ -83,10 +115,17 @@ async fn reject_offer(
     reject(&state, Side::Requestor, path, &body)
 }
 
+/// This node's offers.
+#[utoipa::path(get, path = "/offers", tag = "market", responses((status = 200, body = Vec<Offer>)))]
 async fn offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
     Json(state.node.markets().look(|market| market.offers()))
 }
 
+/// Publishes an offer; the answer is its id.
+#[utoipa::path(
+    post, path = "/offers", tag = "market", request_body = Draft,
+    responses((status = 201, body = SubscriptionId), (status = 400), (status = 429))
+)]
 async fn offer(
     State(state): State<ApiState>,
     ApiJson(draft): ApiJson<Draft>,
@@ -95,6 +134,11 @@ async fn offer(
     Ok(created(id))
 }
 
+/// Withdraws an offer.
+#[utoipa::path(
+    delete, path = "/offers/{id}", tag = "market", params(("id" = String, Path)),
+    responses((status = 204), (status = 404), (status = 410))
+)]
 async fn end_offer(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -102,6 +146,11 @@ async fn end_offer(
     end(&state, Side::Provider, &id)
 }
 
+/// What came of an offer; waits for something when there is nothing.
+#[utoipa::path(
+    get, path = "/offers/{id}/events", tag = "market", params(("id" = String, Path), EventQuery),
+    responses((status = 200, body = Vec<MarketEvent>), (status = 404))
+)]
 async fn offer_events(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -110,6 +159,12 @@ async fn offer_events(
     events(&state, Side::Provider, &id, &query).await
 }
 
+/// One proposal.
+#[utoipa::path(
+    get, path = "/offers/{id}/proposals/{proposal}", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)),
+    responses((status = 200, body = Proposal), (status = 404))
+)]
 async fn offer_proposal(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,
@@ -117,6 +172,12 @@ async fn offer_proposal(
     proposal(&state, Side::Provider, path)
 }
 
+/// Answers a proposal with another; the answer is its id.
+#[utoipa::path(
+    post, path = "/offers/{id}/proposals/{proposal}", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)), request_body = Draft,
+    responses((status = 200, body = String), (status = 400), (status = 404), (status = 410))
+)]
 async fn counter_demand(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,
@@ -125,6 +186,12 @@ async fn counter_demand(
     counter(&state, Side::Provider, path, draft)
 }
 
+/// Ends the bargaining about a proposal.
+#[utoipa::path(
+    post, path = "/offers/{id}/proposals/{proposal}/reject", tag = "market",
+    params(("id" = String, Path), ("proposal" = String, Path)), request_body = Option<Reason>,
+    responses((status = 204), (status = 404))
+)]
 async fn reject_demand(
     State(state): State<ApiState>,
     ApiPath(path): ApiPath<(String, String)>,

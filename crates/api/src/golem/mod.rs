@@ -2,6 +2,7 @@
 
 mod agreements;
 mod answer;
+mod documents;
 mod gsb;
 mod images;
 mod market;
@@ -11,12 +12,10 @@ mod query;
 mod registry;
 mod scan;
 
-use axum::Router;
 use gvpn_node::Node;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::ApiState;
-
-pub(crate) use provider::ProviderDoc;
 
 /// What these APIs keep beside the node.
 pub struct GolemState {
@@ -31,12 +30,11 @@ impl GolemState {
 }
 
 /// Their routes, by full path. Everything except the image registry is behind the app key.
-pub fn router(_state: &ApiState) -> Router<ApiState> {
-    Router::new()
+pub(crate) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
         .nest("/market-api/v1", market::router().merge(agreements::router()).merge(scan::router()))
         .nest("/payment-api/v1", payment::router())
         .nest("/gsb-api/v1", gsb::router())
         .nest("/registry", registry::router())
-        .merge(provider::router())
-        .merge(images::router())
+        .nest("/gvpn/v1", provider::router().merge(images::router()))
 }

@@ -1,21 +1,24 @@
 //! Payment API: allocations, debit notes, invoices, payments.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{RawQuery, State},
     http::HeaderMap,
     response::Response,
-    routing::{get, post},
 };
 use gvpn_payment::{
-    Acceptance, Allocation, AllocationUpdate, Contract, Document, DocumentEvent, EventFilter,
+    Allocation, AllocationUpdate, Contract, DebitNote, DocumentEvent, EventFilter, Invoice,
     KNOWN_PLATFORMS, Kind, MarketDecoration, NewAllocation, NewDebitNote, NewInvoice, Payment,
-    Rejection, platform,
+    platform,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::{created, null},
+    documents::{self, plain},
     query::{EventQuery, ListQuery},
 };
 use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState};
@@ -23,85 +26,81 @@ use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState};
 /// Events in one answer when the client does not say.
 const EVENTS: usize = 100;
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/requestorAccounts", get(requestor_accounts))
-        .route("/providerAccounts", get(provider_accounts))
-        .route("/allocations", get(allocations).post(allocate))
-        .route("/allocations/{id}", get(allocation).put(amend).delete(release))
-        .route("/demandDecorations", get(decorations))
-        .route("/payments", get(payments))
-        .route("/payments/status", get(driver_status))
-        .route("/payments/{id}", get(payment))
-        .route("/debitNotes", get(debit_notes).post(write_debit_note))
-        .route("/invoices", get(invoices).post(write_invoice))
-        .route("/debitNoteEvents", get(debit_note_events))
-        .route("/invoiceEvents", get(invoice_events))
-        .nest("/debitNotes", document_routes(Kind::DebitNote))
-        .nest("/invoices", document_routes(Kind::Invoice))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(requestor_accounts))
+        .routes(routes!(provider_accounts))
+        .routes(routes!(allocations, allocate))
+        .routes(routes!(allocation, amend, release))
+        .routes(routes!(decorations))
+        .routes(routes!(payments))
+        .routes(routes!(driver_status))
+        .routes(routes!(payment))
+        .routes(routes!(debit_notes, write_debit_note))
+        .routes(routes!(invoices, write_invoice))
+        .routes(routes!(debit_note_events))
+        .routes(routes!(invoice_events))
+        .nest("/debitNotes", documents::debit_note::router())
+        .nest("/invoices", documents::invoice::router())
 }
 
-/// What can be done with one document is the same for both kinds.
-fn document_routes(kind: Kind) -> Router<ApiState> {
-    let show = move |State(state): State<ApiState>, ApiPath(id): ApiPath<String>| async move {
-        let found = state.node.payments().look(|ledger| ledger.document(kind, &id).cloned())?;
-        Ok::<_, ApiError>(Json(plain(&found)))
-    };
-    let paid = move |State(state): State<ApiState>, ApiPath(id): ApiPath<String>| async move {
-        let found = state.node.payments().look(|ledger| ledger.payments_for(kind, &id))?;
-        Ok::<_, ApiError>(Json(found))
-    };
-    let send = move |State(state): State<ApiState>, ApiPath(id): ApiPath<String>| async move {
-        state.node.payments().act(|ledger, _| ledger.send(kind, &id))?;
-        Ok::<_, ApiError>(null())
-    };
-    let cancel = move |State(state): State<ApiState>, ApiPath(id): ApiPath<String>| async move {
-        state.node.payments().act(|ledger, now| ledger.cancel(now, kind, &id))?;
-        Ok::<_, ApiError>(null())
-    };
-    let accept = move |State(state): State<ApiState>,
-                       ApiPath(id): ApiPath<String>,
-                       ApiJson(acceptance): ApiJson<Acceptance>| async move {
-        state.node.payments().act(|ledger, now| ledger.accept(now, kind, &id, &acceptance))?;
-        Ok::<_, ApiError>(null())
-    };
-    let reject = move |State(state): State<ApiState>,
-                       ApiPath(id): ApiPath<String>,
-                       ApiJson(rejection): ApiJson<Rejection>| async move {
-        state.node.payments().act(|ledger, now| ledger.reject(now, kind, &id, rejection))?;
-        Ok::<_, ApiError>(null())
-    };
-    Router::new()
-        .route("/{id}", get(show))
-        .route("/{id}/payments", get(paid))
-        .route("/{id}/send", post(send))
-        .route("/{id}/cancel", post(cancel))
-        .route("/{id}/accept", post(accept))
-        .route("/{id}/reject", post(reject))
+/// An account on one payment platform.
+#[derive(Debug, Serialize, ToSchema)]
+struct Account {
+    /// The platform, such as `erc20-holesky-tglm`.
+    platform: &'static str,
+    address: String,
+    driver: &'static str,
+    network: &'static str,
+    token: &'static str,
+    /// Whether it pays.
+    send: bool,
+    /// Whether it is paid to.
+    receive: bool,
 }
 
-async fn requestor_accounts(State(state): State<ApiState>) -> Json<Vec<Value>> {
+/// Accounts that this node pays from.
+#[utoipa::path(
+    get, path = "/requestorAccounts", tag = "payment",
+    responses((status = 200, body = Vec<Account>))
+)]
+async fn requestor_accounts(State(state): State<ApiState>) -> Json<Vec<Account>> {
     Json(accounts(&state, true, false))
 }
 
-async fn provider_accounts(State(state): State<ApiState>) -> Json<Vec<Value>> {
+/// Accounts that this node is paid to.
+#[utoipa::path(
+    get, path = "/providerAccounts", tag = "payment",
+    responses((status = 200, body = Vec<Account>))
+)]
+async fn provider_accounts(State(state): State<ApiState>) -> Json<Vec<Account>> {
     Json(accounts(&state, false, true))
 }
 
-fn accounts(state: &ApiState, send: bool, receive: bool) -> Vec<Value> {
+fn accounts(state: &ApiState, send: bool, receive: bool) -> Vec<Account> {
     let address = state.node.id().to_string();
     KNOWN_PLATFORMS
         .iter()
         .map(|name| {
             let (driver, network, token) = platform::split(name);
-            json!({
-                "platform": name, "address": address, "driver": driver, "network": network,
-                "token": token, "send": send, "receive": receive,
-            })
+            Account {
+                platform: name,
+                address: address.clone(),
+                driver,
+                network,
+                token,
+                send,
+                receive,
+            }
         })
         .collect()
 }
 
+/// Puts money aside.
+#[utoipa::path(
+    post, path = "/allocations", tag = "payment", request_body = NewAllocation,
+    responses((status = 201, body = Allocation), (status = 400))
+)]
 async fn allocate(
     State(state): State<ApiState>,
     ApiJson(new): ApiJson<NewAllocation>,
@@ -109,6 +108,11 @@ async fn allocate(
     Ok(created(state.node.payments().act(|ledger, now| ledger.allocate(now, new))?))
 }
 
+/// What is put aside.
+#[utoipa::path(
+    get, path = "/allocations", tag = "payment", params(ListQuery),
+    responses((status = 200, body = Vec<Allocation>))
+)]
 async fn allocations(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<ListQuery>,
@@ -121,6 +125,11 @@ async fn allocations(
     )
 }
 
+/// One allocation.
+#[utoipa::path(
+    get, path = "/allocations/{id}", tag = "payment", params(("id" = String, Path)),
+    responses((status = 200, body = Allocation), (status = 404))
+)]
 async fn allocation(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -128,6 +137,12 @@ async fn allocation(
     Ok(Json(state.node.payments().act(|ledger, now| ledger.allocation(now, &id))?))
 }
 
+/// Changes an allocation.
+#[utoipa::path(
+    put, path = "/allocations/{id}", tag = "payment", params(("id" = String, Path)),
+    request_body = AllocationUpdate,
+    responses((status = 200, body = Allocation), (status = 400), (status = 404))
+)]
 async fn amend(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -138,6 +153,11 @@ async fn amend(
     Ok(Json(amended))
 }
 
+/// Gives up what is left of an allocation.
+#[utoipa::path(
+    delete, path = "/allocations/{id}", tag = "payment", params(("id" = String, Path)),
+    responses((status = 200), (status = 404))
+)]
 async fn release(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -146,7 +166,14 @@ async fn release(
     Ok(null())
 }
 
+/// What a demand that is paid out of these allocations has to say.
+///
 /// `allocationIds` names several with commas, or comes several times.
+#[utoipa::path(
+    get, path = "/demandDecorations", tag = "payment",
+    params(("allocationIds" = Vec<String>, Query)),
+    responses((status = 200, body = MarketDecoration), (status = 404))
+)]
 async fn decorations(
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
@@ -162,6 +189,11 @@ async fn decorations(
     Ok(Json(state.node.payments().act(|ledger, now| ledger.demand_decorations(now, &ids))?))
 }
 
+/// Payments; waits for one when there is none.
+#[utoipa::path(
+    get, path = "/payments", tag = "payment", params(EventQuery),
+    responses((status = 200, body = Vec<Payment>))
+)]
 async fn payments(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<EventQuery>,
@@ -174,6 +206,11 @@ async fn payments(
     Json(found.await)
 }
 
+/// One payment.
+#[utoipa::path(
+    get, path = "/payments/{id}", tag = "payment", params(("id" = String, Path)),
+    responses((status = 200, body = Payment), (status = 404))
+)]
 async fn payment(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -181,11 +218,21 @@ async fn payment(
     Ok(Json(state.node.payments().look(|ledger| ledger.payment(&id))?))
 }
 
+/// What is in the way of the payment driver.
+///
 /// Nothing is in the way of a driver that does nothing.
+#[utoipa::path(
+    get, path = "/payments/status", tag = "payment", responses((status = 200, body = Vec<Object>))
+)]
 async fn driver_status() -> Json<Vec<Value>> {
     Json(Vec::new())
 }
 
+/// Debit notes.
+#[utoipa::path(
+    get, path = "/debitNotes", tag = "payment", params(ListQuery),
+    responses((status = 200, body = Vec<DebitNote>))
+)]
 async fn debit_notes(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<ListQuery>,
@@ -193,6 +240,11 @@ async fn debit_notes(
     Json(documents(&state, Kind::DebitNote, &query))
 }
 
+/// Invoices.
+#[utoipa::path(
+    get, path = "/invoices", tag = "payment", params(ListQuery),
+    responses((status = 200, body = Vec<Invoice>))
+)]
 async fn invoices(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<ListQuery>,
@@ -208,6 +260,11 @@ fn documents(state: &ApiState, kind: Kind, query: &ListQuery) -> Vec<Value> {
     found.iter().map(plain).collect()
 }
 
+/// Writes a debit note.
+#[utoipa::path(
+    post, path = "/debitNotes", tag = "payment", request_body = NewDebitNote,
+    responses((status = 201, body = DebitNote), (status = 400), (status = 404))
+)]
 async fn write_debit_note(
     State(state): State<ApiState>,
     ApiJson(new): ApiJson<NewDebitNote>,
@@ -220,6 +277,11 @@ async fn write_debit_note(
     Ok(created(note))
 }
 
+/// Writes an invoice.
+#[utoipa::path(
+    post, path = "/invoices", tag = "payment", request_body = NewInvoice,
+    responses((status = 201, body = Invoice), (status = 400), (status = 404))
+)]
 async fn write_invoice(
     State(state): State<ApiState>,
     ApiJson(new): ApiJson<NewInvoice>,
@@ -235,6 +297,11 @@ fn contract(state: &ApiState, agreement: &str) -> ApiResult<Contract> {
     found.ok_or_else(|| ApiError::not_found(format!("agreement `{agreement}` does not exist")))
 }
 
+/// What happened to debit notes; waits for something when there is nothing.
+#[utoipa::path(
+    get, path = "/debitNoteEvents", tag = "payment", params(EventQuery),
+    responses((status = 200, body = Vec<DocumentEvent>))
+)]
 async fn debit_note_events(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<EventQuery>,
@@ -243,6 +310,11 @@ async fn debit_note_events(
     Json(events(&state, Kind::DebitNote, &query, &headers).await)
 }
 
+/// What happened to invoices; waits for something when there is nothing.
+#[utoipa::path(
+    get, path = "/invoiceEvents", tag = "payment", params(EventQuery),
+    responses((status = 200, body = Vec<DocumentEvent>))
+)]
 async fn invoice_events(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<EventQuery>,
@@ -273,13 +345,4 @@ async fn events(
 fn types(headers: &HeaderMap, name: &str) -> Option<Vec<String>> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.split(',').map(|t| t.trim().to_owned()).collect())
-}
-
-/// The document without the name of its kind around it.
-fn plain(document: &Document) -> Value {
-    let json = match document {
-        Document::DebitNote(d) => serde_json::to_value(d),
-        Document::Invoice(d) => serde_json::to_value(d),
-    };
-    json.unwrap_or_default()
 }

@@ -1,43 +1,24 @@
 //! Our own endpoints around the market: a provider's presets, the offers known, and why a demand
 //! gets no answers.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{delete, get},
-};
+use axum::{Json, extract::State};
 use gvpn_market::{MatchReport, Offer, SubscriptionId, provider::Preset};
-use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
 
-/// This part of the document.
-#[derive(OpenApi)]
-#[openapi(paths(
-    presets,
-    put_preset,
-    remove_preset,
-    offers,
-    known_offers,
-    report,
-    super::images::list,
-    super::images::import,
-    super::images::remove
-))]
-pub(crate) struct ProviderDoc;
-
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/gvpn/v1/provider/presets", get(presets).post(put_preset))
-        .route("/gvpn/v1/provider/presets/{name}", delete(remove_preset))
-        .route("/gvpn/v1/provider/offers", get(offers))
-        .route("/gvpn/v1/market/offers", get(known_offers))
-        .route("/gvpn/v1/market/demands/{id}/report", get(report))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(presets, put_preset))
+        .routes(routes!(remove_preset))
+        .routes(routes!(offers))
+        .routes(routes!(known_offers))
+        .routes(routes!(report))
 }
 
 /// The provider's presets.
 #[utoipa::path(
-    get, path = "/provider/presets", tag = "provider", responses((status = 200, body = Vec<Object>))
+    get, path = "/provider/presets", tag = "provider", responses((status = 200, body = Vec<Preset>))
 )]
 async fn presets(State(state): State<ApiState>) -> Json<Vec<Preset>> {
     Json(state.node.markets().presets())
@@ -45,7 +26,7 @@ async fn presets(State(state): State<ApiState>) -> Json<Vec<Preset>> {
 
 /// Makes a preset or replaces it: `{name, runtime, start?, per_hour?, per_cpu_hour?, active?}`.
 #[utoipa::path(
-    post, path = "/provider/presets", tag = "provider", request_body = Object,
+    post, path = "/provider/presets", tag = "provider", request_body = Preset,
     responses((status = 200), (status = 400))
 )]
 async fn put_preset(
@@ -71,7 +52,7 @@ async fn remove_preset(
 
 /// The offers that this node publishes.
 #[utoipa::path(
-    get, path = "/provider/offers", tag = "provider", responses((status = 200, body = Vec<Object>))
+    get, path = "/provider/offers", tag = "provider", responses((status = 200, body = Vec<Offer>))
 )]
 async fn offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
     Json(state.node.markets().published_offers())
@@ -79,7 +60,7 @@ async fn offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
 
 /// Offers of other nodes that this node knows.
 #[utoipa::path(
-    get, path = "/market/offers", tag = "market", responses((status = 200, body = Vec<Object>))
+    get, path = "/market/offers", tag = "market", responses((status = 200, body = Vec<Offer>))
 )]
 async fn known_offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
     Json(state.node.markets().look(|market| market.known_offers().cloned().collect()))
@@ -88,7 +69,7 @@ async fn known_offers(State(state): State<ApiState>) -> Json<Vec<Offer>> {
 /// How a demand fares: which clause excludes how many offers.
 #[utoipa::path(
     get, path = "/market/demands/{id}/report", tag = "market", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404))
+    responses((status = 200, body = MatchReport), (status = 404))
 )]
 async fn report(
     State(state): State<ApiState>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, de};
+use utoipa::IntoParams;
 
 /// How long a poll waits when the client does not say.
 const PATIENCE: f64 = 5.0;
@@ -13,8 +14,9 @@ const LONGEST: f64 = 3600.0;
 const MOST: usize = 1000;
 
 /// Parameters of the endpoints that wait for events.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(super) struct EventQuery {
     /// Seconds to wait for an event.
     timeout: Option<f64>,
@@ -40,8 +42,9 @@ impl EventQuery {
 }
 
 /// Parameters of the endpoints that list documents.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// Only documents later than this.
     #[serde(deserialize_with = "date")]
@@ -56,8 +59,9 @@ impl ListQuery {
 }
 
 /// The parameter of endpoints that wait for one thing.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
     timeout: Option<f64>,
     app_session_id: Option<String>,

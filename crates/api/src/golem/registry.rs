@@ -1,35 +1,54 @@
 //! An image registry as Golem's clients ask one: `GOLEM_REGISTRY_URL=http://HOST:PORT/registry`.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use gvpn_node::Image;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{ApiError, ApiPath, ApiQuery, ApiResult, ApiState};
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/v1/image/info", get(info)).route("/download/{sha3}", get(download))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(info)).routes(routes!(download))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
+#[into_params(parameter_in = Query)]
 struct Query {
     hash: Option<String>,
     tag: Option<String>,
 }
 
+/// An image as the registry describes it.
+#[derive(Debug, Serialize, ToSchema)]
+struct ImageInfo {
+    /// Where it can be had.
+    http: String,
+    /// The same with TLS, where a proxy adds that.
+    https: String,
+    /// SHA3-224 of the file.
+    sha3: String,
+    /// Its size in bytes.
+    size: u64,
+}
+
+/// Where an image is and how large: by `hash` or by `tag`.
+#[utoipa::path(
+    get, path = "/v1/image/info", tag = "registry", security(()), params(Query),
+    responses((status = 200, body = ImageInfo), (status = 400), (status = 404))
+)]
 async fn info(
     State(state): State<ApiState>,
     ApiQuery(query): ApiQuery<Query>,
     headers: HeaderMap,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<Json<ImageInfo>> {
     let images = state.node.images();
     let (name, image) = match (&query.hash, &query.tag) {
         (Some(hash), None) => (hash, images.by_hash(hash)),
@@ -43,15 +62,24 @@ async fn info(
     })?;
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("127.0.0.1");
     let url = |scheme: &str| format!("{scheme}://{host}/registry/download/{}", image.sha3);
-    Ok(Json(json!({
-        "http": url("http"),
-        "https": url("https"),
-        "sha3": image.sha3,
-        "size": image.size,
-    })))
+    Ok(Json(ImageInfo {
+        http: url("http"),
+        https: url("https"),
+        size: image.size,
+        sha3: image.sha3,
+    }))
 }
 
+/// An image's file.
+///
 /// GET and HEAD: the router answers HEAD without the body.
+#[utoipa::path(
+    get, path = "/download/{sha3}", tag = "registry", security(()),
+    params(("sha3" = String, Path)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404)
+    )
+)]
 async fn download(
     State(state): State<ApiState>,
     ApiPath(sha3): ApiPath<String>,

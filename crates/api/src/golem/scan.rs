@@ -3,18 +3,19 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{HeaderMap, header::ACCEPT},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
     },
-    routing::{get, post},
 };
 use gvpn_model::NodeId;
 use gvpn_node::{Markets, ScanId, ScanRequest};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::{created, nothing},
@@ -27,19 +28,22 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Offers in one look.
 const OFFERS: usize = 100;
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/scan", post(begin))
-        .route("/scan/{id}", axum::routing::delete(end))
-        .route("/scan/{id}/events", get(events))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(begin)).routes(routes!(end)).routes(routes!(events))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default, rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct PeerQuery {
     peer_id: Option<NodeId>,
 }
 
+/// Begins a look at offers without a demand; the answer is its id.
+#[utoipa::path(
+    post, path = "/scan", tag = "market", request_body = ScanRequest,
+    responses((status = 201, body = String), (status = 400), (status = 429))
+)]
 async fn begin(
     State(state): State<ApiState>,
     ApiJson(request): ApiJson<ScanRequest>,
@@ -47,12 +51,25 @@ async fn begin(
     Ok(created(state.node.markets().begin_scan(&request)?))
 }
 
+/// Ends a scan.
+#[utoipa::path(
+    delete, path = "/scan/{id}", tag = "market", params(("id" = String, Path)),
+    responses((status = 204), (status = 404))
+)]
 async fn end(State(state): State<ApiState>, ApiPath(id): ApiPath<ScanId>) -> ApiResult<Response> {
     state.node.markets().end_scan(&id)?;
     Ok(nothing())
 }
 
 /// New offers once there are some, or a stream of them for who accepts `text/event-stream`.
+#[utoipa::path(
+    get, path = "/scan/{id}/events", tag = "market",
+    params(("id" = String, Path), EventQuery, PeerQuery),
+    responses(
+        (status = 200, content((Vec<gvpn_market::Offer> = "application/json"), (gvpn_market::Offer = "text/event-stream"))),
+        (status = 404)
+    )
+)]
 async fn events(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<ScanId>,

@@ -4,10 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     Extension, Json,
-    extract::{
-        ConnectInfo, State,
-        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
-    },
+    extract::{ConnectInfo, State},
     http::StatusCode,
     response::Response,
 };
@@ -16,10 +13,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::network_id;
-use crate::{ApiError, ApiPath, ApiResult, ApiState, error::Fault};
+use crate::{ApiError, ApiPath, ApiResult, ApiState, error::Fault, extract::ApiUpgrade};
 
-/// What a request must be to become a WebSocket, and whose socket it is on.
-type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+/// Whose socket a request is on.
 type Client = Option<Extension<ConnectInfo<ClientSocket>>>;
 
 /// A connection that is open through the gate.
@@ -79,13 +75,13 @@ pub(crate) async fn tcp(
     State(state): State<ApiState>,
     ApiPath((id, ip, port)): ApiPath<(String, String, String)>,
     client: Client,
-    upgrade: Upgrade,
+    upgrade: Result<ApiUpgrade, ApiError>,
 ) -> ApiResult<Response> {
     let network = network_id(&id)?;
     let networks = state.node.networks();
     networks.get(network)?;
     let remote = SocketAddr::new(address(&ip)?, port_number(&port)?);
-    let upgrade = upgrade.map_err(no_upgrade)?;
+    let upgrade = upgrade?.0;
     networks.check_remote(network, remote)?;
     let gateway = networks.gateway(network).await?;
     let connection = gateway.connect(remote, None).await.map_err(refused)?;
@@ -111,13 +107,13 @@ pub(crate) async fn raw(
     State(state): State<ApiState>,
     ApiPath((id, from, to)): ApiPath<(String, String, String)>,
     client: Client,
-    upgrade: Upgrade,
+    upgrade: Result<ApiUpgrade, ApiError>,
 ) -> ApiResult<Response> {
     let network = network_id(&id)?;
     let networks = state.node.networks();
     networks.get(network)?;
     let (local, remote) = (address(&from)?, address(&to)?);
-    let upgrade = upgrade.map_err(no_upgrade)?;
+    let upgrade = upgrade?.0;
     let gateway = networks.gateway(network).await?;
     let (frames, tap) = networks.tap(network, local, remote)?;
     let guard = gateway.raw(local, remote);
@@ -144,10 +140,6 @@ fn port_number(text: &str) -> ApiResult<u16> {
 
 fn socket(client: Client) -> ClientSocket {
     client.map_or_else(ClientSocket::unknown, |Extension(ConnectInfo(socket))| socket)
-}
-
-fn no_upgrade(rejection: WebSocketUpgradeRejection) -> ApiError {
-    ApiError::bad_request(format!("this is a WebSocket: {rejection}"))
 }
 
 fn refused(error: ConnectError) -> ApiError {

@@ -4,34 +4,28 @@ mod gate;
 mod networks;
 mod status;
 
-use axum::{
-    Router,
-    routing::{any, delete, get},
-};
 use gvpn_model::NetworkId;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{ApiError, ApiResult, ApiState};
 
-pub(crate) use networks::NetDoc;
-pub(crate) use status::StatusDoc;
-
 /// Networks, addresses, nodes and the gate.
-pub(crate) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/net", get(networks::list).post(networks::create))
-        .route("/net/{id}", get(networks::show).delete(networks::remove))
-        .route("/net/{id}/addresses", get(networks::addresses).post(networks::add_address))
-        .route("/net/{id}/nodes", get(networks::nodes).post(networks::add_node))
+pub(crate) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(networks::list, networks::create))
+        .routes(routes!(networks::show, networks::remove))
+        .routes(routes!(networks::addresses, networks::add_address))
+        .routes(routes!(networks::nodes, networks::add_node))
         // One published client removes with POST.
-        .route("/net/{id}/nodes/{node}", delete(networks::remove_node).post(networks::remove_node))
-        .route("/net/{id}/tcp", get(gate::connections))
-        .route("/net/{id}/tcp/{ip}/{port}", any(gate::tcp))
-        .route("/net/{id}/raw/from/{src}/to/{dst}", any(gate::raw))
+        .routes(routes!(networks::remove_node))
+        .routes(routes!(gate::connections))
+        .routes(routes!(gate::tcp))
+        .routes(routes!(gate::raw))
 }
 
 /// The state of the transport.
-pub(crate) fn status_router() -> Router<ApiState> {
-    Router::new().route("/status", get(status::status))
+pub(crate) fn status_router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(status::status))
 }
 
 /// A network id in a path: a text that is none names nothing.

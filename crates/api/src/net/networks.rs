@@ -5,38 +5,10 @@ use gvpn_model::{NodeId, addressing};
 use gvpn_node::{NetworkInfo, NetworkSpec, NodeRow};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
 use super::network_id;
 use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState, error::Fault};
-
-/// This part of the document.
-#[derive(OpenApi)]
-#[openapi(
-    paths(
-        list,
-        create,
-        show,
-        remove,
-        addresses,
-        add_address,
-        nodes,
-        add_node,
-        remove_node,
-        super::gate::connections,
-        super::gate::tcp,
-        super::gate::raw
-    ),
-    components(schemas(
-        NewNetwork,
-        Network,
-        Address,
-        NodeAddress,
-        super::gate::ConnectionRow,
-        Fault
-    ))
-)]
-pub(crate) struct NetDoc;
 
 /// What a new network shall be.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -130,7 +102,9 @@ pub(super) async fn create(
 /// One network.
 #[utoipa::path(
     get, path = "/net/{id}", tag = "net", params(("id" = String, Path)),
-    responses((status = 200, body = Network), (status = 403, body = Fault), (status = 404, body = Fault))
+    responses(
+        (status = 200, body = Network), (status = 403, body = Fault), (status = 404, body = Fault)
+    )
 )]
 pub(super) async fn show(
     State(state): State<ApiState>,
@@ -215,7 +189,7 @@ pub(super) async fn add_node(
 
 /// Removes a node with all its addresses.
 #[utoipa::path(
-    delete, path = "/net/{id}/nodes/{node}", tag = "net",
+    method(delete, post), path = "/net/{id}/nodes/{node}", tag = "net",
     params(("id" = String, Path), ("node" = String, Path)),
     responses((status = 200), (status = 400, body = Fault), (status = 404, body = Fault))
 )]

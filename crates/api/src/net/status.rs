@@ -2,14 +2,9 @@
 
 use axum::{Json, extract::State};
 use serde::Serialize;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
 use crate::ApiState;
-
-/// This part of the document.
-#[derive(OpenApi)]
-#[openapi(paths(status), components(schemas(Status)))]
-pub(crate) struct StatusDoc;
 
 /// How the node stands on Golem Net.
 #[derive(Debug, Serialize, ToSchema)]

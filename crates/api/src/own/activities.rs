@@ -6,6 +6,7 @@ use axum::{Json, extract::State};
 use gvpn_model::{AgreementId, NetworkId};
 use gvpn_node::{ActivityInfo, ActivitySpec, AgreementRole};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{
     ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, activity::activity_id, net::network_id,
@@ -18,7 +19,7 @@ pub(crate) struct Side {
 }
 
 /// What to create.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewActivity {
     agreement_id: AgreementId,
@@ -27,16 +28,17 @@ pub(crate) struct NewActivity {
 }
 
 /// Which network to join, and where.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct Join {
     network: NetworkId,
+    #[schema(value_type = String)]
     ip: IpAddr,
 }
 
 /// Activities this node requested; with `?role=provider`, those it runs for others.
 #[utoipa::path(
     get, path = "/activities", tag = "activities", params(("role" = Option<String>, Query)),
-    responses((status = 200, body = Vec<Object>))
+    responses((status = 200, body = Vec<ActivityInfo>))
 )]
 pub(crate) async fn list(
     State(state): State<ApiState>,
@@ -50,8 +52,8 @@ pub(crate) async fn list(
 
 /// Creates an activity: `{agreementId, image?}`.
 #[utoipa::path(
-    post, path = "/activities", tag = "activities", request_body = Object,
-    responses((status = 200, body = Object), (status = 403), (status = 404), (status = 504))
+    post, path = "/activities", tag = "activities", request_body = NewActivity,
+    responses((status = 200, body = ActivityInfo), (status = 403), (status = 404), (status = 504))
 )]
 pub(crate) async fn create(
     State(state): State<ApiState>,
@@ -63,7 +65,7 @@ pub(crate) async fn create(
 /// One activity.
 #[utoipa::path(
     get, path = "/activities/{id}", tag = "activities", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404))
+    responses((status = 200, body = ActivityInfo), (status = 404))
 )]
 pub(crate) async fn show(
     State(state): State<ApiState>,
@@ -88,7 +90,7 @@ pub(crate) async fn destroy(
 /// Makes a running payload join a network: `{network, ip}`, an address its provider has there.
 #[utoipa::path(
     post, path = "/activities/{id}/networks", tag = "activities", params(("id" = String, Path)),
-    request_body = Object, responses((status = 200), (status = 400), (status = 404))
+    request_body = Join, responses((status = 200), (status = 400), (status = 404))
 )]
 pub(crate) async fn join(
     State(state): State<ApiState>,

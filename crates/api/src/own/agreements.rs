@@ -4,26 +4,27 @@ use axum::{Json, body::Bytes, extract::State};
 use gvpn_model::{AgreementId, NodeId};
 use gvpn_node::{Agreement, AgreementSpec};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
 
 /// Whom to ask for what.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Proposal {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct AgreementRequest {
     provider: NodeId,
     #[serde(flatten)]
     spec: AgreementSpec,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
-struct Reason {
+struct EndReason {
     reason: Option<String>,
 }
 
 /// Every agreement, of both sides, oldest first.
 #[utoipa::path(
-    get, path = "/agreements", tag = "agreements", responses((status = 200, body = Vec<Object>))
+    get, path = "/agreements", tag = "agreements", responses((status = 200, body = Vec<Agreement>))
 )]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Vec<Agreement>> {
     Json(state.node.agreements().list())
@@ -31,15 +32,15 @@ pub(crate) async fn list(State(state): State<ApiState>) -> Json<Vec<Agreement>> 
 
 /// Asks a provider for an agreement: `{provider, runtime?, image?, cpuCores?, memGib?, storageGib?}`.
 #[utoipa::path(
-    post, path = "/agreements", tag = "agreements", request_body = Object,
+    post, path = "/agreements", tag = "agreements", request_body = AgreementRequest,
     responses(
-        (status = 200, body = Object), (status = 403, description = "Refused, with the reason"),
+        (status = 200, body = Agreement), (status = 403, description = "Refused, with the reason"),
         (status = 504, description = "Unreachable")
     )
 )]
 pub(crate) async fn propose(
     State(state): State<ApiState>,
-    ApiJson(proposal): ApiJson<Proposal>,
+    ApiJson(proposal): ApiJson<AgreementRequest>,
 ) -> ApiResult<Json<Agreement>> {
     Ok(Json(state.node.agreements().propose(proposal.provider, proposal.spec).await?))
 }
@@ -47,7 +48,7 @@ pub(crate) async fn propose(
 /// One agreement.
 #[utoipa::path(
     get, path = "/agreements/{id}", tag = "agreements", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404))
+    responses((status = 200, body = Agreement), (status = 404))
 )]
 pub(crate) async fn show(
     State(state): State<ApiState>,
@@ -59,15 +60,15 @@ pub(crate) async fn show(
 /// Ends an agreement and its activities; the body `{reason?}` may be missing.
 #[utoipa::path(
     post, path = "/agreements/{id}/terminate", tag = "agreements", params(("id" = String, Path)),
-    request_body = Object, responses((status = 200), (status = 404))
+    request_body = Option<EndReason>, responses((status = 200), (status = 404))
 )]
 pub(crate) async fn terminate(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
     body: Bytes,
 ) -> ApiResult<Json<()>> {
-    let reason: Reason = match body.as_ref() {
-        b"" => Reason::default(),
+    let reason: EndReason = match body.as_ref() {
+        b"" => EndReason::default(),
         body => serde_json::from_slice(body).map_err(ApiError::bad_request)?,
     };
     state.node.agreements().terminate(agreement_id(&id)?, reason.reason).await?;

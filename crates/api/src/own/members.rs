@@ -3,12 +3,13 @@
 use axum::{Json, extract::State};
 use gvpn_roster::{Member, MemberEdit, MemberSpec};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::wait::Wait;
 use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::network_id};
 
 /// A member to add.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewMember {
     #[serde(flatten)]
     spec: MemberSpec,
@@ -20,7 +21,7 @@ pub(crate) struct NewMember {
 /// The members of a network.
 #[utoipa::path(
     get, path = "/net/{id}/members", tag = "members", params(("id" = String, Path)),
-    responses((status = 200, body = Vec<Object>), (status = 404))
+    responses((status = 200, body = Vec<Member>), (status = 404))
 )]
 pub(crate) async fn list(
     State(state): State<ApiState>,
@@ -34,8 +35,8 @@ pub(crate) async fn list(
 /// its node and name.
 #[utoipa::path(
     post, path = "/net/{id}/members", tag = "members",
-    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = Object,
-    responses((status = 200, body = Object), (status = 400), (status = 409))
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = NewMember,
+    responses((status = 200, body = Member), (status = 400), (status = 409))
 )]
 pub(crate) async fn add(
     State(state): State<ApiState>,
@@ -60,7 +61,7 @@ pub(crate) async fn add(
 #[utoipa::path(
     get, path = "/net/{id}/members/{member}", tag = "members",
     params(("id" = String, Path), ("member" = String, Path)),
-    responses((status = 200, body = Object), (status = 404))
+    responses((status = 200, body = Member), (status = 404))
 )]
 pub(crate) async fn show(
     State(state): State<ApiState>,
@@ -74,8 +75,8 @@ pub(crate) async fn show(
 #[utoipa::path(
     patch, path = "/net/{id}/members/{member}", tag = "members",
     params(("id" = String, Path), ("member" = String, Path), ("wait" = Option<f64>, Query)),
-    request_body = Object,
-    responses((status = 200, body = Object), (status = 400), (status = 404), (status = 409))
+    request_body = MemberEdit,
+    responses((status = 200, body = Member), (status = 400), (status = 404), (status = 409))
 )]
 pub(crate) async fn edit(
     State(state): State<ApiState>,

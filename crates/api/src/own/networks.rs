@@ -7,73 +7,26 @@ use gvpn_model::addressing;
 use gvpn_node::{NetworkInfo, NetworkSpec, Progress};
 use gvpn_roster::{Roster, SettingsEdit};
 use serde::{Deserialize, Serialize};
-use utoipa::OpenApi;
+use utoipa::ToSchema;
 
 use super::wait::Wait;
 use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::network_id};
 
-/// This part of the document.
-#[derive(OpenApi)]
-#[openapi(paths(
-    super::node::status,
-    super::node::peers,
-    super::node::add_peer,
-    super::node::ping,
-    super::node::provider,
-    super::node::set_provider,
-    list,
-    create,
-    show,
-    edit,
-    remove,
-    roster,
-    progress,
-    namespace,
-    add_prefix,
-    remove_prefix,
-    set_gateway,
-    super::policy::rules,
-    super::policy::add_rule,
-    super::policy::remove_rule,
-    super::policy::trace,
-    super::capture::capture,
-    super::members::list,
-    super::members::add,
-    super::members::show,
-    super::members::edit,
-    super::members::remove,
-    super::agreements::list,
-    super::agreements::propose,
-    super::agreements::show,
-    super::agreements::terminate,
-    super::activities::list,
-    super::activities::create,
-    super::activities::show,
-    super::activities::destroy,
-    super::activities::join,
-    super::activities::leave,
-    super::files::publish,
-    super::files::receive,
-    super::files::close,
-    super::keys::list,
-    super::keys::create,
-    super::keys::remove
-))]
-pub(crate) struct OwnDoc;
-
 /// A further prefix: in CIDR form, or a fresh unique local one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewPrefix {
     prefix: Option<String>,
     #[serde(default)]
     generate: bool,
+    #[schema(value_type = Option<String>)]
     gateway: Option<IpAddr>,
 }
 
 /// Another gateway of a prefix.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewGateway {
     prefix: String,
+    #[schema(value_type = String)]
     gateway: IpAddr,
 }
 
@@ -84,22 +37,24 @@ pub(crate) struct WhichPrefix {
 }
 
 /// Where a gate's sockets live.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NamespaceInfo {
     /// Process in whose user and network namespace the network is.
     pid: u32,
 }
 
 /// Networks this node owns.
-#[utoipa::path(get, path = "/net", tag = "networks", responses((status = 200, body = Vec<Object>)))]
+#[utoipa::path(
+    get, path = "/net", tag = "networks", responses((status = 200, body = Vec<NetworkInfo>))
+)]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Vec<NetworkInfo>> {
     Json(state.node.networks().list())
 }
 
 /// Makes a network: `{ip, mask?, gateway?, prefixes?, name?, mtu?}`.
 #[utoipa::path(
-    post, path = "/net", tag = "networks", request_body = Object,
-    responses((status = 200, body = Object), (status = 400))
+    post, path = "/net", tag = "networks", request_body = NetworkSpec,
+    responses((status = 200, body = NetworkInfo), (status = 400))
 )]
 pub(crate) async fn create(
     State(state): State<ApiState>,
@@ -111,7 +66,7 @@ pub(crate) async fn create(
 /// One network.
 #[utoipa::path(
     get, path = "/net/{id}", tag = "networks", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 403), (status = 404))
+    responses((status = 200, body = NetworkInfo), (status = 403), (status = 404))
 )]
 pub(crate) async fn show(
     State(state): State<ApiState>,
@@ -123,8 +78,8 @@ pub(crate) async fn show(
 /// Changes a network while it runs: `{name?, mtu?, routes?, hosts?, policy?}`.
 #[utoipa::path(
     patch, path = "/net/{id}", tag = "networks",
-    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
-    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 404))
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = SettingsEdit,
+    responses((status = 200, body = NetworkInfo), (status = 400), (status = 404))
 )]
 pub(crate) async fn edit(
     State(state): State<ApiState>,
@@ -154,7 +109,7 @@ pub(crate) async fn remove(
 /// The whole roster.
 #[utoipa::path(
     get, path = "/net/{id}/roster", tag = "networks", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404))
+    responses((status = 200, body = Roster), (status = 404))
 )]
 pub(crate) async fn roster(
     State(state): State<ApiState>,
@@ -166,7 +121,7 @@ pub(crate) async fn roster(
 /// How far each member node has followed the roster.
 #[utoipa::path(
     get, path = "/net/{id}/progress", tag = "networks", params(("id" = String, Path)),
-    responses((status = 200, body = Vec<Object>), (status = 404))
+    responses((status = 200, body = Vec<Progress>), (status = 404))
 )]
 pub(crate) async fn progress(
     State(state): State<ApiState>,
@@ -178,7 +133,7 @@ pub(crate) async fn progress(
 /// A process whose user and network namespace is inside the network, with the owner's address.
 #[utoipa::path(
     get, path = "/net/{id}/namespace", tag = "networks", params(("id" = String, Path)),
-    responses((status = 200, body = Object), (status = 404), (status = 503))
+    responses((status = 200, body = NamespaceInfo), (status = 404), (status = 503))
 )]
 pub(crate) async fn namespace(
     State(state): State<ApiState>,
@@ -192,8 +147,8 @@ pub(crate) async fn namespace(
 /// IPv6 prefix.
 #[utoipa::path(
     post, path = "/net/{id}/prefixes", tag = "networks",
-    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
-    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 409))
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = NewPrefix,
+    responses((status = 200, body = NetworkInfo), (status = 400), (status = 409))
 )]
 pub(crate) async fn add_prefix(
     State(state): State<ApiState>,
@@ -215,8 +170,8 @@ pub(crate) async fn add_prefix(
 /// Gives a prefix another gateway: `{prefix, gateway}`.
 #[utoipa::path(
     patch, path = "/net/{id}/prefixes", tag = "networks",
-    params(("id" = String, Path), ("wait" = Option<f64>, Query)),
-    request_body = Object, responses((status = 200, body = Object), (status = 400), (status = 404))
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = NewGateway,
+    responses((status = 200, body = NetworkInfo), (status = 400), (status = 404))
 )]
 pub(crate) async fn set_gateway(
     State(state): State<ApiState>,
@@ -235,7 +190,7 @@ pub(crate) async fn set_gateway(
 #[utoipa::path(
     delete, path = "/net/{id}/prefixes", tag = "networks",
     params(("id" = String, Path), ("prefix" = String, Query), ("wait" = Option<f64>, Query)),
-    responses((status = 200, body = Object), (status = 404), (status = 409))
+    responses((status = 200, body = NetworkInfo), (status = 404), (status = 409))
 )]
 pub(crate) async fn remove_prefix(
     State(state): State<ApiState>,

@@ -4,33 +4,38 @@ use std::net::SocketAddr;
 
 use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use gvpn_model::NodeId;
-use gvpn_node::{NodeStatus, ProviderPolicy};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use gvpn_node::{NodeStatus, PathReport, PeerStatus, ProviderPolicy};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
 
 /// Addresses where a node may be found.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PeerAddresses {
     node: NodeId,
+    #[schema(value_type = Vec<String>)]
     addresses: Vec<SocketAddr>,
 }
 
 /// What the node is doing, in numbers.
-#[utoipa::path(get, path = "/status", tag = "node", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/status", tag = "node", responses((status = 200, body = NodeStatus)))]
 pub(crate) async fn status(State(state): State<ApiState>) -> Json<NodeStatus> {
     Json(state.node.status())
 }
 
 /// The peers that the node talks to, and over which paths.
-#[utoipa::path(get, path = "/peers", tag = "node", responses((status = 200, body = Vec<Object>)))]
-pub(crate) async fn peers(State(state): State<ApiState>) -> ApiResult<Json<Value>> {
-    value(state.node.peers()).map(Json)
+#[utoipa::path(
+    get, path = "/peers", tag = "node", responses((status = 200, body = Vec<PeerStatus>))
+)]
+pub(crate) async fn peers(State(state): State<ApiState>) -> Json<Vec<PeerStatus>> {
+    Json(state.node.peers())
 }
 
 /// Tells the node where another may be found: `{node, addresses}`.
-#[utoipa::path(post, path = "/peers", tag = "node", request_body = Object, responses((status = 200)))]
+#[utoipa::path(
+    post, path = "/peers", tag = "node", request_body = PeerAddresses, responses((status = 200))
+)]
 pub(crate) async fn add_peer(
     State(state): State<ApiState>,
     ApiJson(peer): ApiJson<PeerAddresses>,
@@ -42,25 +47,28 @@ pub(crate) async fn add_peer(
 /// Measures the path to a node.
 #[utoipa::path(
     get, path = "/ping/{node}", tag = "node", params(("node" = String, Path)),
-    responses((status = 200, body = Object), (status = 504, description = "Unreachable"))
+    responses((status = 200, body = PathReport), (status = 504, description = "Unreachable"))
 )]
 pub(crate) async fn ping(
     State(state): State<ApiState>,
     ApiPath(node): ApiPath<String>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<Json<PathReport>> {
     let node: NodeId = node.parse().map_err(ApiError::bad_request)?;
-    value(state.node.ping(node).await?).map(Json)
+    Ok(Json(state.node.ping(node).await?))
 }
 
 /// Which agreements this provider accepts; `null` when it is none.
-#[utoipa::path(get, path = "/provider", tag = "node", responses((status = 200, body = Object)))]
+#[utoipa::path(
+    get, path = "/provider", tag = "node", responses((status = 200, body = Option<ProviderPolicy>))
+)]
 pub(crate) async fn provider(State(state): State<ApiState>) -> Json<Option<ProviderPolicy>> {
     Json(state.node.agreements().policy())
 }
 
 /// Replaces the policy until the daemon is started again; `null` stops accepting.
 #[utoipa::path(
-    put, path = "/provider", tag = "node", request_body = Object, responses((status = 200))
+    put, path = "/provider", tag = "node", request_body = Option<ProviderPolicy>,
+    responses((status = 200))
 )]
 pub(crate) async fn set_provider(
     State(state): State<ApiState>,
@@ -71,11 +79,10 @@ pub(crate) async fn set_provider(
 }
 
 /// Everything that is counted, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "node",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 pub(crate) async fn metrics(State(state): State<ApiState>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.node.metrics())
-}
-
-fn value(what: impl Serialize) -> ApiResult<Value> {
-    serde_json::to_value(what)
-        .map_err(|e| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, e))
 }

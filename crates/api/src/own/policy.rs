@@ -5,12 +5,13 @@ use gvpn_node::{RuleRow, proto::TraceReply};
 use gvpn_roster::Rule;
 use gvpn_switch::trace::Question;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::wait::Wait;
 use crate::{ApiError, ApiJson, ApiPath, ApiQuery, ApiResult, ApiState, net::network_id};
 
 /// A rule to add.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct NewRule {
     #[serde(flatten)]
     rule: Rule,
@@ -22,7 +23,7 @@ pub(crate) struct NewRule {
 /// those that do not say so in time (`silent`).
 #[utoipa::path(
     get, path = "/net/{id}/rules", tag = "policy", params(("id" = String, Path)),
-    responses((status = 200, body = Vec<Object>), (status = 404))
+    responses((status = 200, body = Vec<RuleRow>), (status = 404))
 )]
 pub(crate) async fn rules(
     State(state): State<ApiState>,
@@ -34,8 +35,8 @@ pub(crate) async fn rules(
 /// Adds a rule: `{action, from?, to?, protocol?, ports?, at?}`. The first rule that matches decides.
 #[utoipa::path(
     post, path = "/net/{id}/rules", tag = "policy",
-    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = Object,
-    responses((status = 200, body = Object), (status = 400), (status = 404))
+    params(("id" = String, Path), ("wait" = Option<f64>, Query)), request_body = NewRule,
+    responses((status = 200, body = Rule), (status = 400), (status = 404))
 )]
 pub(crate) async fn add_rule(
     State(state): State<ApiState>,
@@ -71,7 +72,7 @@ pub(crate) async fn remove_rule(
 /// What would happen to a packet, and why: `{source, destination, protocol?, port?}`.
 #[utoipa::path(
     post, path = "/net/{id}/trace", tag = "policy", params(("id" = String, Path)),
-    request_body = Object, responses((status = 200, body = Object), (status = 404))
+    request_body = Question, responses((status = 200, body = TraceReply), (status = 404))
 )]
 pub(crate) async fn trace(
     State(state): State<ApiState>,

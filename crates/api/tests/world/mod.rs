@@ -1,5 +1,7 @@
 //! Real nodes on loopback, each with its API on a real socket.
 
+mod contract;
+
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
@@ -19,6 +21,8 @@ use hyper_util::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use contract::Contract;
+
 /// How long a condition may take to come about.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -33,6 +37,7 @@ pub(crate) struct World {
     relays: Vec<SocketAddr>,
     server: tokio::task::JoinHandle<()>,
     http: Client<HttpConnector, Full<Bytes>>,
+    contract: Contract,
 }
 
 /// A status and a JSON body.
@@ -85,7 +90,9 @@ impl World {
         });
         let api = bound.await.unwrap();
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Self { node, key, api, identity, provider, dir, relays, server, http }
+        let document = fetch(&http, Request::get(format!("http://{api}/openapi.json")), None).await;
+        let contract = Contract::new(document.1);
+        Self { node, key, api, identity, provider, dir, relays, server, http, contract }
     }
 
     /// Stops and starts again with the same state, at the same address.
@@ -144,20 +151,22 @@ impl World {
         auth: Option<&str>,
     ) -> Answer {
         let mut request =
-            Request::builder().method(method).uri(format!("http://{}{path}", self.api));
+            Request::builder().method(&method).uri(format!("http://{}{path}", self.api));
         if let Some(auth) = auth {
             request = request.header(header::AUTHORIZATION, auth);
         }
-        let request = request.body(Full::from(body.unwrap_or_default())).unwrap();
-        let response = self.http.request(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8_lossy(&body);
-        let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref()));
-        if !status.is_success() {
+        let (status, value) = fetch(&self.http, request, body.clone()).await;
+        if status >= 300 {
             assert!(value["message"].is_string(), "{status} {path}: {value}");
         }
-        (status.as_u16(), value)
+        let body = body.and_then(|body| serde_json::from_str(&body).ok());
+        self.contract.check(method.as_str(), path, body.as_ref(), status, &value);
+        (status, value)
+    }
+
+    /// The daemon's OpenAPI document.
+    pub(crate) fn contract(&self) -> &Contract {
+        &self.contract
     }
 
     /// Makes a network and returns its id.
@@ -166,6 +175,20 @@ impl World {
         assert_eq!(status, 200, "{network}");
         network["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// The answer to a request; what is no JSON is a text.
+async fn fetch(
+    http: &Client<HttpConnector, Full<Bytes>>,
+    request: hyper::http::request::Builder,
+    body: Option<String>,
+) -> Answer {
+    let request = request.body(Full::from(body.unwrap_or_default())).unwrap();
+    let response = http.request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body);
+    (status, serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref())))
 }
 
 /// Waits until `condition` holds.

@@ -12,6 +12,7 @@ use crate::{
 
 /// How a demand fares among the offers known: the answer to "why does nobody answer?".
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MatchReport {
     /// How many offers of other nodes are known.
@@ -26,6 +27,7 @@ pub struct MatchReport {
 
 /// One clause that excludes offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ExcludedBy {
     /// The clause.

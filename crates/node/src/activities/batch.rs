@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use chrono::Utc;
-use gvpn_model::{BatchEvent, BatchEventKind, BatchId, CommandResult, ResultKind};
+use gvpn_model::{BatchEvent, BatchEventKind, BatchId, CommandResult, ExeCommand, ResultKind};
 
 use crate::BatchResults;
 
@@ -19,16 +19,24 @@ pub(crate) struct Batch {
     /// Number of the first event that is still kept.
     first: usize,
     bytes: usize,
+    running: Option<ExeCommand>,
     finished: bool,
 }
 
 impl Batch {
     pub(crate) fn new(id: BatchId) -> Self {
         let (results, events) = Default::default();
-        Self { id, results, events, first: 0, bytes: 0, finished: false }
+        Self { id, results, events, first: 0, bytes: 0, running: None, finished: false }
     }
 
     pub(crate) fn event(&mut self, event: BatchEvent) {
+        match &event.kind {
+            BatchEventKind::Started { command } => {
+                self.running = serde_json::from_value(command.clone()).ok();
+            }
+            BatchEventKind::Finished { .. } => self.running = None,
+            BatchEventKind::Stdout(_) | BatchEventKind::Stderr(_) => {}
+        }
         self.bytes += size(&event);
         self.events.push_back(Arc::new(event));
         while self.bytes > KEPT {
@@ -68,6 +76,11 @@ impl Batch {
 
     pub(crate) fn results(&self) -> BatchResults {
         BatchResults { results: self.results.clone(), finished: self.finished }
+    }
+
+    /// The command that has started and not ended.
+    pub(crate) fn running(&self) -> Option<&ExeCommand> {
+        self.running.as_ref().filter(|_| !self.finished)
     }
 
     /// Whether a wait for `index`, or for the end, is over.
@@ -114,6 +127,22 @@ mod tests {
         }
         assert_eq!(batch.results().results.len(), 2);
         assert!(batch.has(Some(1)) && !batch.has(Some(2)) && !batch.has(None));
+    }
+
+    #[test]
+    fn the_command_that_runs_is_known_while_it_does() {
+        let mut batch = Batch::new(BatchId::random());
+        let (batch_id, timestamp) = (batch.id, Utc::now());
+        let mut event = |batch: &mut Batch, kind| {
+            batch.event(BatchEvent { batch_id, index: 0, timestamp, kind });
+        };
+        let command = serde_json::json!({ "run": { "entry_point": "/bin/sh", "args": ["-c"] } });
+        event(&mut batch, BatchEventKind::Started { command });
+        assert!(matches!(batch.running(), Some(ExeCommand::Run(run)) if run.args == ["-c"]));
+        event(&mut batch, BatchEventKind::Stdout("x".to_owned()));
+        assert!(batch.running().is_some());
+        event(&mut batch, BatchEventKind::Finished { return_code: 0, message: None });
+        assert!(batch.running().is_none());
     }
 
     #[test]

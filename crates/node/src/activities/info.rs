@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 /// What a new activity shall be, beyond its agreement.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ActivitySpec {
     /// Replaces the agreement's image.
@@ -17,6 +18,7 @@ pub struct ActivitySpec {
 
 /// An activity as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityInfo {
     /// Its id.
@@ -28,6 +30,7 @@ pub struct ActivityInfo {
     /// The node that asked for it.
     pub requestor: NodeId,
     /// Present state and, during a change, the next.
+    #[cfg_attr(feature = "openapi", schema(value_type = (ActivityState, Option<ActivityState>)))]
     pub state: StatePair,
     /// Why it ended.
     pub reason: Option<String>,
@@ -56,6 +59,7 @@ impl ActivityInfo {
 
 /// What an activity has used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// In the order of [`Usage::COUNTERS`].

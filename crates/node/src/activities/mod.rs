@@ -12,7 +12,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use gvpn_model::{ActivityId, AgreementId, BatchId, ExeScript, NetworkId, StatePair};
+use gvpn_model::{ActivityId, AgreementId, BatchId, ExeCommand, ExeScript, NetworkId, StatePair};
 
 use crate::{Agreements, Files, Networks, NodeError, core::Core};
 
@@ -99,6 +99,14 @@ impl Activities {
     /// `NotFound`.
     pub fn results(&self, id: ActivityId, batch: BatchId) -> Result<BatchResults, NodeError> {
         self.requestor.results(id, batch)
+    }
+
+    /// The command that an activity this node requested runs at present.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn running(&self, id: ActivityId) -> Result<Option<ExeCommand>, NodeError> {
+        self.requestor.running(id)
     }
 
     /// Waits until the batch has finished or has a result at `index`.

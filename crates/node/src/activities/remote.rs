@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use gvpn_model::{BatchId, StatePair};
+use gvpn_model::{BatchId, ExeCommand, StatePair};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
@@ -122,6 +122,11 @@ impl Remote {
     pub(crate) fn results(&self, batch: BatchId) -> Result<BatchResults, NodeError> {
         let known = self.known.lock();
         known.batches.get(&batch).map(Batch::results).ok_or_else(|| unknown(batch))
+    }
+
+    /// The command that runs; one at a time does.
+    pub(crate) fn running(&self) -> Option<ExeCommand> {
+        self.known.lock().batches.values().find_map(|batch| batch.running().cloned())
     }
 
     pub(crate) async fn wait(

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use gvpn_model::{ActivityId, ActivityState, AgreementId, BatchId, ExeScript, NetworkId, NodeId};
+use gvpn_model::{
+    ActivityId, ActivityState, AgreementId, BatchId, ExeCommand, ExeScript, NetworkId, NodeId,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -197,6 +199,10 @@ impl Requestor {
         batch: BatchId,
     ) -> Result<BatchResults, NodeError> {
         self.find(id)?.results(batch)
+    }
+
+    pub(crate) fn running(&self, id: ActivityId) -> Result<Option<ExeCommand>, NodeError> {
+        Ok(self.find(id)?.running())
     }
 
     pub(crate) async fn wait(

@@ -25,6 +25,7 @@ pub type ScanId = String;
 
 /// What a client wants to see. Further fields are ignored.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScanRequest {
     /// `offer`; demands of other nodes are not to be seen.
     #[serde(rename = "type")]

@@ -21,6 +21,7 @@ const AT_ONCE: usize = 64;
 
 /// A rule of a network's policy, and how often it decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RuleRow {
     /// The rule.
     #[serde(flatten)]

@@ -11,6 +11,7 @@ use crate::NodeError;
 
 /// What a new network shall be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, rename_all = "camelCase")]
 pub struct NetworkSpec {
     /// CIDR, or an address with `mask`.
@@ -29,6 +30,7 @@ pub struct NetworkSpec {
 
 /// A network as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInfo {
     /// Its id.
@@ -38,8 +40,10 @@ pub struct NetworkInfo {
     /// Its name.
     pub name: Option<String>,
     /// Its prefixes; the first is the one that Golem's clients see.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub prefixes: Vec<IpNet>,
     /// Its gateway addresses, in the order of the prefixes.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub gateways: Vec<IpAddr>,
     /// Its inner MTU.
     pub mtu: u16,
@@ -62,6 +66,7 @@ pub struct NodeRow {
 
 /// How far a member node has followed a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// The node.

@@ -33,6 +33,7 @@ pub struct TraceRequest {
 
 /// The answer of the node that the packet would start from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceReply {
     /// What it would do, by the roster that it follows.
     pub trace: Trace,

@@ -9,19 +9,15 @@ mod frames;
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{
-    Router,
-    extract::{State, WebSocketUpgrade},
-    http::StatusCode,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use gvpn_node::FileCall;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::answer::null;
-use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState};
+use crate::{ApiError, ApiJson, ApiPath, ApiResult, ApiState, extract::ApiUpgrade};
 
 /// What services of files are called before their name.
 const FILES: &str = "/public/gftp/";
@@ -45,24 +41,48 @@ struct Service {
     calls: Arc<Mutex<mpsc::Receiver<FileCall>>>,
 }
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/services", post(bind))
-        .route("/services/{id}", get(connect).delete(unbind))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(bind)).routes(routes!(connect, unbind))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct Bind {
     listen: Listen,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// A service that is bound.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Bound {
+    services_id: String,
+    listen: Listening,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Listening {
+    #[serde(flatten)]
+    listen: Listen,
+    links: Links,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Links {
+    /// Path of the WebSocket.
+    messages: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct Listen {
     on: String,
     #[serde(default)]
     components: Vec<String>,
 }
 
+/// Binds a service of files: `/public/gftp/NAME`.
+#[utoipa::path(
+    post, path = "/services", tag = "gsb", request_body = Bind,
+    responses((status = 201, body = Bound), (status = 400), (status = 429))
+)]
 async fn bind(
     State(state): State<ApiState>,
     ApiJson(Bind { listen }): ApiJson<Bind>,
@@ -84,16 +104,15 @@ async fn bind(
     let calls = Arc::new(Mutex::new(calls));
     all.insert(id.clone(), Service { name: name.to_owned(), calls });
     let messages = format!("/gsb-api/v1/services/{id}");
-    Ok(super::answer::created(serde_json::json!({
-        "servicesId": id,
-        "listen": {
-            "on": listen.on,
-            "components": listen.components,
-            "links": { "messages": messages },
-        },
-    })))
+    let listen = Listening { listen, links: Links { messages } };
+    Ok(super::answer::created(Bound { services_id: id, listen }))
 }
 
+/// Ends a service.
+#[utoipa::path(
+    delete, path = "/services/{id}", tag = "gsb", params(("id" = String, Path)),
+    responses((status = 200), (status = 404))
+)]
 async fn unbind(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
@@ -105,13 +124,19 @@ async fn unbind(
     Ok(null())
 }
 
+/// The WebSocket on which the client serves, subprotocol `gsb+flexbuffers`.
+#[utoipa::path(
+    get, path = "/services/{id}", tag = "gsb", params(("id" = String, Path)),
+    responses((status = 101, description = "Connected"), (status = 404), (status = 409))
+)]
 async fn connect(
     State(state): State<ApiState>,
     ApiPath(id): ApiPath<String>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<ApiUpgrade, ApiError>,
 ) -> ApiResult<Response> {
     let service = state.golem.services.all.lock().get(&id).cloned();
     let service = service.ok_or_else(|| unknown(&id))?;
+    let upgrade = upgrade?.0;
     let calls = service.calls.try_lock_owned().map_err(|_| {
         ApiError::new(StatusCode::CONFLICT, format!("service {id} has a WebSocket already"))
     })?;

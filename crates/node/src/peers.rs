@@ -1,22 +1,17 @@
 //! Requests between nodes, this one included.
 
-use std::{
-    collections::HashMap,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::HashMap, io, time::Duration};
 
 use gvpn_model::NodeId;
 use gvpn_net::{Net, NetError, Stream};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncWriteExt, DuplexStream},
     sync::mpsc,
     time::timeout,
 };
+use tokio_util::either::Either;
 
 use crate::{ErrorKind, NodeError, proto};
 
@@ -26,11 +21,7 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const LOCAL_BUFFER: usize = 256 << 10;
 
 /// A stream to a service: of another node, or of this one.
-#[derive(Debug)]
-pub(crate) enum Channel {
-    Net(Box<Stream>),
-    Local(DuplexStream),
-}
+pub(crate) type Channel = Either<Box<Stream>, DuplexStream>;
 
 /// A stream that somebody opened to a service of this node.
 #[derive(Debug)]
@@ -57,13 +48,13 @@ impl Peers {
         service: &'static str,
     ) -> Result<Channel, NodeError> {
         if node != self.net.node_id() {
-            return Ok(Channel::Net(Box::new(self.net.open(node, service).await?)));
+            return Ok(Either::Left(Box::new(self.net.open(node, service).await?)));
         }
         let (mine, theirs) = tokio::io::duplex(LOCAL_BUFFER);
         let calls = self.local.lock().get(service).cloned();
-        let call = Call { peer: node, channel: Channel::Local(theirs) };
+        let call = Call { peer: node, channel: Either::Right(theirs) };
         match calls {
-            Some(calls) if calls.send(call).await.is_ok() => Ok(Channel::Local(mine)),
+            Some(calls) if calls.send(call).await.is_ok() => Ok(Either::Right(mine)),
             _ => Err(NodeError::internal(format!("service `{service}` is not running"))),
         }
     }
@@ -102,7 +93,7 @@ impl Peers {
         let mut incoming = self.net.serve(service);
         tokio::spawn(async move {
             while let Some(stream) = incoming.recv().await {
-                let channel = Channel::Net(Box::new(stream.stream));
+                let channel = Either::Left(Box::new(stream.stream));
                 if calls.send(Call { peer: stream.peer, channel }).await.is_err() {
                     break;
                 }
@@ -112,12 +103,10 @@ impl Peers {
     }
 }
 
-impl Channel {
-    /// Notices within seconds when the other end is dead, for a stream that may be silent.
-    pub(crate) fn keep_alive(&mut self) {
-        if let Self::Net(stream) = self {
-            stream.keep_alive();
-        }
+/// Notices within seconds when the other end is dead, for a stream that may be silent.
+pub(crate) fn keep_alive(channel: &mut Channel) {
+    if let Either::Left(stream) = channel {
+        stream.keep_alive();
     }
 }
 
@@ -181,45 +170,5 @@ impl From<NetError> for NodeError {
             _ => ErrorKind::Unreachable,
         };
         Self::new(kind, error)
-    }
-}
-
-impl AsyncRead for Channel {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Net(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Local(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Channel {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Net(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Local(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Net(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Local(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Net(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Local(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{
     ErrorKind, NodeError,
     activities::{remote::Remote, requestor::Requestor},
-    peers::{ANSWER_LIMIT, broken},
+    peers::{ANSWER_LIMIT, broken, keep_alive},
     proto::{self, ActivityReply, ActivityRequest, Numbered},
 };
 
@@ -77,7 +77,7 @@ async fn session(
     let peers = &requestor.core().peers;
     let (_, mut channel): (ActivityReply, _) =
         peers.ask(provider, proto::ACTIVITY, &request, ANSWER_LIMIT.min(GONE_AFTER)).await?;
-    channel.keep_alive();
+    keep_alive(&mut channel);
     *heard = Instant::now();
     loop {
         let entry = timeout(SILENCE, proto::receive::<Numbered>(&mut channel)).await;

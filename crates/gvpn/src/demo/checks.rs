@@ -9,11 +9,10 @@ use futures::future::try_join_all;
 use gvpn_sdk::{Client, Error, Network, NetworkRequest};
 
 use crate::{
-    daemon::stop_signal,
     demo::{
         board::Board,
         image::{self, Image},
-        leftovers, measure,
+        interrupt, leftovers, measure,
         payload::{Payload, Role},
         proxy,
         stage::Stage,
@@ -46,13 +45,17 @@ pub(crate) async fn run(stage: &Stage, board: &Board, keep: bool) -> Outcome {
     board.pass("a network", format!("{PREFIX}, {}", millis(start.elapsed())));
     let set = Set { stage, board, client, network, image };
     let mut payloads = Vec::new();
-    let outcome = set.act(&mut payloads).await;
+    let outcome = tokio::select! {
+        outcome = set.act(&mut payloads) => outcome,
+        // Payloads that are on their way end with the daemons.
+        () = interrupt::requested() => return interrupt::check(),
+    };
     if let Err(failure) = &outcome {
         board.fail("the main job ran to its end", failure);
     }
     if keep {
         board.title(&stage.instructions());
-        stop_signal()?.await;
+        interrupt::requested().await;
     }
     set.strike(payloads).await
 }

@@ -3,13 +3,17 @@
 mod board;
 mod checks;
 mod image;
+mod interrupt;
 mod leftovers;
 mod measure;
 mod payload;
 mod proxy;
 mod stage;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use crate::failure::{Failure, Outcome};
 
@@ -26,6 +30,7 @@ pub(crate) struct Options {
     #[arg(long)]
     loopback: bool,
     /// Where to put data, images and logs; it must not exist [default: a temporary directory].
+    /// It is removed at the end, but for the logs if something failed.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -33,22 +38,32 @@ pub(crate) struct Options {
 /// Runs the demo. Call it before any thread exists: an ordinary user's hosts need a user namespace.
 pub(crate) fn run(options: &Options) -> Outcome {
     let started = Instant::now();
-    let dir = Dir::make(options.dir.clone())?;
-    let stage = Stage::build(dir.path(), options.loopback)?;
+    interrupt::watch()?;
+    let mut dir = Dir::make(options.dir.clone())?;
     let board = Board::new();
-    board.title(&stage.describe());
-    let outcome = stage.perform(|| checks::run(&stage, &board, options.keep));
-    if let Err(failure) = outcome {
+    if let Err(failure) = play(options, &dir, &board) {
         board.fail("the demo ran to its end", &failure);
     }
-    leftovers::after(stage, &board);
-    drop(dir);
-    board.finish(started.elapsed())
+    let outcome = board.finish(started.elapsed());
+    if outcome.is_err() && (options.keep || !interrupt::wanted()) {
+        let kept = dir.keep_logs();
+        board.title(&format!("The logs are kept: {}/*.log", kept.display()));
+    }
+    outcome
 }
 
-/// The demo's directory; removed at the end if the demo made it.
+fn play(options: &Options, dir: &Dir, board: &Board) -> Outcome {
+    let stage = Stage::build(&dir.path, options.loopback)?;
+    board.title(&stage.describe());
+    let outcome = stage.perform(|| checks::run(&stage, board, options.keep));
+    leftovers::after(stage, board);
+    outcome
+}
+
+/// The demo's directory; removed at the end, but for logs that tell of a failure.
 struct Dir {
     path: PathBuf,
+    logs: bool,
 }
 
 impl Dir {
@@ -59,16 +74,31 @@ impl Dir {
         });
         std::fs::create_dir(&path)
             .map_err(Failure::io(format!("cannot make {}", path.display())))?;
-        Ok(Self { path })
+        Ok(Self { path, logs: false })
     }
 
-    fn path(&self) -> &std::path::Path {
+    /// Keeps the daemons' logs when everything else goes; tells where.
+    fn keep_logs(&mut self) -> &Path {
+        self.logs = true;
         &self.path
+    }
+
+    /// Puts the log of each daemon beside its directory, where nothing else is kept.
+    fn keep_only_logs(&self) {
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let _ = std::fs::rename(path.join("log"), path.with_extension("log"));
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        if self.logs {
+            self.keep_only_logs();
+        } else {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     fs::File,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use gvpn_model::NodeId;
 use gvpn_sdk::Client;
 
 use crate::{
+    demo::interrupt,
     failure::{Failure, Outcome},
     home::Home,
 };
@@ -154,6 +156,7 @@ impl Daemon {
     fn wait_up(&mut self, up: impl Fn(&Self) -> bool) -> Outcome {
         let start = Instant::now();
         while !up(self) {
+            interrupt::check()?;
             if !self.process.is_running() || start.elapsed() > PATIENCE {
                 return Err(Failure::new(format!(
                     "{} did not come up; the end of its log:\n{}",
@@ -217,6 +220,8 @@ fn prepare(command: &mut Command, args: &[String], log: &Path) -> Outcome {
     let file = File::create(log).map_err(Failure::io("a daemon's log"))?;
     let copy = file.try_clone().map_err(Failure::io("a daemon's log"))?;
     command.args(args).stdin(std::process::Stdio::null()).stdout(file).stderr(copy);
+    // A Ctrl-C is the demo's: it ends them in order.
+    command.process_group(0);
     // The person's own settings are not the demo's.
     for name in ["GVPN_DATA_DIR", "GVPN_API_URL", "GVPN_APPKEY", "YAGNA_API_URL", "YAGNA_APPKEY"] {
         command.env_remove(name);

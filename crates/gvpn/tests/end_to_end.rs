@@ -160,6 +160,16 @@ async fn bad_deployments_say_why_and_change_nothing() {
         let path = format!("/activity-api/v1/activity/{activity}/exec");
         assert_eq!(requestor.post(&path, body).await.0, 400, "{text}");
     }
+    // What is no image is told when it is to be deployed.
+    std::fs::write(rig.images().join("no-image"), "nothing of the kind").unwrap();
+    let ask = json!({ "provider": a.id, "image": "no-image" });
+    let agreement = requestor.post("/gvpn/v1/agreements", ask).await.1;
+    let ask = json!({ "agreementId": agreement["id"] });
+    let activity = requestor.post("/activity-api/v1/activity", ask).await.1;
+    let activity = activity["activityId"].as_str().unwrap();
+    let results = requestor.exec(activity, json!([{ "deploy": {} }, { "start": {} }])).await;
+    let message = results[0]["message"].as_str().unwrap_or_default();
+    assert!(results.len() == 1 && message.contains("no-image"), "{results:?}");
     for image in ["/etc", "missing", "../busybox/../.."] {
         let ask = json!({ "provider": a.id, "image": image });
         let agreement = requestor.post("/gvpn/v1/agreements", ask).await.1;

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test conformance build lint deny docs setup clean
+.PHONY: help demo test simulate conformance build lint deny docs setup clean
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | column -t -s "$$(printf '\t')"
 
@@ -13,6 +13,9 @@ demo: setup build ## build, then run the main job end to end on this machine
 
 test: setup      ## run every test
 	$(CARGO) test --workspace --no-fail-fast
+
+simulate:        ## run SEEDS random histories of paths in a simulated internet (default 5000)
+	GVPN_SIM_SEEDS=0..$(or $(SEEDS),5000) $(CARGO) test --release -p gvpn-path --test simulation random -- --nocapture
 
 conformance: setup ## run Golem's own clients, from their registries, against real daemons
 	$(CARGO) build -p gvpn -p gvpn-gftp -p gvpn-sdk --bins --examples

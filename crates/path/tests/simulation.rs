@@ -337,7 +337,33 @@ fn random_histories_hold_what_the_model_demands() {
     // GVPN_SIM_SEEDS=FROM..TO runs more of them.
     let range = std::env::var("GVPN_SIM_SEEDS").unwrap_or_else(|_| "0..60".into());
     let (from, to) = range.split_once("..").expect("GVPN_SIM_SEEDS is FROM..TO");
-    let seeds = from.parse::<u64>().unwrap()..to.parse::<u64>().unwrap();
-    let failures: Vec<String> = seeds.filter_map(|seed| history(seed).err()).collect();
+    let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap());
+    let failures = on_all_cores(from..to, |seed| history(seed).err());
+    println!("{} histories", to - from);
     assert!(failures.is_empty(), "{} histories: {:#?}", failures.len(), &failures[..1]);
+}
+
+/// What `work` makes of each number, for those of which it makes something.
+fn on_all_cores<T: Send>(
+    numbers: std::ops::Range<u64>,
+    work: impl Fn(u64) -> Option<T> + Sync,
+) -> Vec<T> {
+    let next = std::sync::atomic::AtomicU64::new(numbers.start);
+    let found = std::sync::Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if number >= numbers.end {
+                        return;
+                    }
+                    let made = work(number);
+                    found.lock().unwrap().extend(made);
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
 }

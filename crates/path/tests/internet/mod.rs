@@ -154,7 +154,7 @@ impl Internet {
     pub(crate) fn run(&mut self, length: Duration) {
         let end = self.now + length;
         while self.now < end {
-            self.now += STEP;
+            self.now += self.step(end);
             while let Some(Reverse((at, _, key))) = self.queue.peek().copied() {
                 if at > self.now {
                     break;
@@ -171,6 +171,16 @@ impl Internet {
                 }
             }
         }
+    }
+
+    /// How far to go: a step, or over all steps in which nothing is due.
+    fn step(&self, end: Instant) -> Duration {
+        let arrival = self.queue.peek().map(|Reverse((at, ..))| *at);
+        let nodes = self.nodes.iter().filter_map(|node| node.due(self.now));
+        let due = nodes.chain(arrival).min().map_or(end, |due| due.min(end));
+        let idle = due.saturating_duration_since(self.now);
+        let steps = idle.as_nanos().div_ceil(STEP.as_nanos()).max(1);
+        STEP * u32::try_from(steps).unwrap_or(u32::MAX)
     }
 
     /// A node sends a datagram.

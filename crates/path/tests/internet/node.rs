@@ -118,6 +118,18 @@ impl Node {
         self.tell(now);
     }
 
+    /// When there is something to do.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        if !self.out.is_empty() || self.known.is_none() {
+            return Some(now);
+        }
+        let data = self.traffic.filter(|_| self.session).map(|_| self.next_data);
+        let punch = self.punch.filter(|_| self.session).map(|(_, at, _)| at);
+        let calling = self.calling.filter(|_| self.traffic.is_some());
+        let timers = [data, punch, calling, self.finishing, self.agent.poll_timeout(now)];
+        timers.into_iter().flatten().chain([self.next_register]).min()
+    }
+
     /// Does what is due and returns what is sent.
     pub(crate) fn step(&mut self, now: Instant) -> Vec<(Hop, Message, u16)> {
         self.known.get_or_insert(self.addr);

@@ -120,7 +120,16 @@ impl ExeUnit {
 
     /// Ends the activity and waits until nothing of it is left: processes, mounts, files.
     pub async fn terminate(&self) {
-        self.post(&Command::Terminate);
+        self.end(None).await;
+    }
+
+    /// As [`terminate`](Self::terminate); a command that runs is told why.
+    pub async fn terminate_because(&self, reason: &str) {
+        self.end(Some(reason.to_owned())).await;
+    }
+
+    async fn end(&self, reason: Option<String>) {
+        self.post(&Command::Terminate(reason));
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 

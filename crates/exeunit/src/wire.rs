@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Configure(NetworkConfig),
     RemoveNetwork(NetworkId),
     PollUsage,
-    Terminate,
+    Terminate(Option<String>),
     /// The answer to the [`Request`] of this number.
     Reply {
         id: u64,

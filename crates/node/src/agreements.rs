@@ -117,6 +117,16 @@ pub struct Agreement {
     pub ended: Option<DateTime<Utc>>,
 }
 
+impl Agreement {
+    /// Why what ran under it has ended.
+    pub(crate) fn why_over(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("the agreement was terminated: {reason}"),
+            None => "the agreement was terminated".to_owned(),
+        }
+    }
+}
+
 /// Something happened to an agreement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgreementEvent {

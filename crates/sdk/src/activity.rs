@@ -242,7 +242,11 @@ impl Batch {
     /// [`Error::Command`] for the first command that failed.
     pub async fn wait(&self) -> Result<Vec<CommandResult>, Error> {
         let results = loop {
-            let results = self.results(POLL).await?;
+            let results = match self.results(POLL).await {
+                // The provider is silent; the daemon decides when it counts as gone.
+                Err(Error::Timeout(_)) => continue,
+                results => results?,
+            };
             if results.last().is_some_and(|last| last.is_batch_finished) {
                 break results;
             }

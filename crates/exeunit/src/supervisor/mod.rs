@@ -170,7 +170,7 @@ impl Unit {
                     tokio::task::spawn_local(self.clone().report_usage());
                 }
                 Ok(Some((Command::Reply { id, outcome }, _))) => self.daemon.replied(id, outcome),
-                Ok(Some((Command::Terminate, _))) => break None,
+                Ok(Some((Command::Terminate(reason), _))) => break reason,
                 Ok(Some((Command::Setup(_), _))) => {}
                 Ok(None) => break Some("its daemon is gone".to_owned()),
                 Err(e) => break Some(format!("its daemon was not understood: {e}")),

@@ -175,6 +175,10 @@ impl Daemon {
         self.process.as_ref().unwrap().0.id()
     }
 
+    pub fn client(&self) -> gvpn_sdk::Client {
+        gvpn_sdk::Client::new(&self.url, Some(&self.key)).unwrap()
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -104,6 +104,7 @@ impl Market {
             answers: None,
             answered: false,
             state: ProposalState::Initial,
+            retired: false,
             made: micros(now),
             draft: offer.draft.clone(),
             offer: offer.offer_id.clone(),
@@ -124,13 +125,31 @@ impl Market {
 
     /// Forgets the proposals of offers that are gone, unless the provider knows of them.
     pub(super) fn withdraw(&mut self, offers: &[SubscriptionId]) {
+        for negotiation in self.initial_of(offers) {
+            negotiation.state = ProposalState::Expired;
+        }
+        self.forget(offers);
+    }
+
+    /// As [`withdraw`](Self::withdraw), for offers that others have taken the place of: proposals
+    /// that a client has fetched may be answered.
+    pub(super) fn retire(&mut self, now: DateTime<Utc>, offers: &[SubscriptionId]) {
+        for negotiation in self.initial_of(offers) {
+            negotiation.retired = true;
+            negotiation.made = micros(now);
+        }
+        self.forget(offers);
+    }
+
+    fn initial_of(&mut self, offers: &[SubscriptionId]) -> impl Iterator<Item = &mut Negotiation> {
+        self.negotiations
+            .values_mut()
+            .filter(|n| n.state == ProposalState::Initial && offers.contains(&n.offer))
+    }
+
+    fn forget(&mut self, offers: &[SubscriptionId]) {
         if offers.is_empty() {
             return;
-        }
-        for negotiation in self.negotiations.values_mut() {
-            if negotiation.state == ProposalState::Initial && offers.contains(&negotiation.offer) {
-                negotiation.state = ProposalState::Expired;
-            }
         }
         for demand in self.subscriptions.values_mut() {
             demand.offered.retain(|o| !offers.contains(o));
@@ -140,7 +159,7 @@ impl Market {
                     proposal.state != ProposalState::Initial
                         || ProposalId::read(&proposal.proposal_id)
                             .and_then(|id| self.negotiations.get(&id))
-                            .is_some_and(|n| n.state == ProposalState::Initial)
+                            .is_some_and(|n| n.state == ProposalState::Initial && !n.retired)
                 }
                 _ => true,
             });

@@ -155,12 +155,22 @@ struct Negotiation {
     answers: Option<ProposalId>,
     answered: bool,
     state: ProposalState,
+    /// The offer is off its provider's sheet; who has heard of it may still answer it.
+    retired: bool,
     made: DateTime<Utc>,
     draft: Draft,
     offer: SubscriptionId,
     offer_made: DateTime<Utc>,
     demand: SubscriptionId,
     demand_made: DateTime<Utc>,
+}
+
+impl Negotiation {
+    /// Whether it ends by itself some time after its last message. A proposal of an offer that
+    /// stands does not.
+    fn passes(&self) -> bool {
+        self.state != ProposalState::Initial || self.retired
+    }
 }
 
 struct Deal {
@@ -248,7 +258,12 @@ impl Market {
         sheet: SignedSheet,
     ) -> Result<(), SheetError> {
         let BookChange { added, removed } = self.book.accept(now, sheet)?;
-        self.withdraw(&removed);
+        // A provider that has new offers still bargains about the old ones for a while.
+        if added.is_empty() {
+            self.withdraw(&removed)
+        } else {
+            self.retire(now, &removed)
+        }
         let demands: Vec<_> = self.demand_ids();
         for offer in added {
             let offer = Arc::new(offer);
@@ -275,11 +290,8 @@ impl Market {
                 matches!(d.agreement.state, AgreementState::Proposal | AgreementState::Pending)
             })
             .map(|d| d.agreement.valid_to);
-        let negotiations = self
-            .negotiations
-            .values()
-            .filter(|n| n.state != ProposalState::Initial)
-            .map(|n| n.made + NEGOTIATION_LIFE);
+        let negotiations =
+            self.negotiations.values().filter(|n| n.passes()).map(|n| n.made + NEGOTIATION_LIFE);
         let all = subscriptions.chain(deals).chain(negotiations);
         all.chain(self.book.next_expiry()).chain(self.next_second_choice()).min()
     }
@@ -297,8 +309,7 @@ impl Market {
         for id in over {
             self.end_subscription(&id);
         }
-        self.negotiations
-            .retain(|_, n| n.state == ProposalState::Initial || n.made + NEGOTIATION_LIFE > now);
+        self.negotiations.retain(|_, n| !n.passes() || n.made + NEGOTIATION_LIFE > now);
         self.expire_agreements(now);
         self.reconsider(now);
     }

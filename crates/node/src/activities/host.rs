@@ -15,6 +15,7 @@ use crate::{
         resolve::{self, Applicant},
     },
     core::{Core, make_directory},
+    market::capabilities,
     peers::Call,
     proto::{self, ActivityReply, ActivityRequest, ActivityUpdate, Numbered},
 };
@@ -288,6 +289,12 @@ impl Host {
             }
             Err(_) => Vec::new(),
         };
+        if !wanted.is_empty() && !capabilities::has_vpn(&self.core) {
+            let reason = "this provider cannot join networks: ask for one that can, by \
+                          (golem.runtime.capabilities=vpn) in the demand";
+            hosted.fail_command(batch, &script[0], reason.to_owned());
+            return Ok(());
+        }
         let mut joined = hosted.joined.lock();
         for net in &wanted {
             let fresh = Joined {
@@ -316,7 +323,7 @@ impl Host {
     /// Ends an activity and waits until nothing of it is left.
     async fn end(&self, hosted: &Arc<Hosted>, reason: &str) {
         if let Some(unit) = hosted.unit() {
-            unit.terminate().await;
+            unit.terminate_because(reason).await;
         }
         self.ended(hosted, Some(reason.to_owned()));
     }
@@ -380,7 +387,7 @@ impl Host {
             loop {
                 match events.recv().await {
                     Ok(event) if event.agreement.state == AgreementState::Terminated => {
-                        this.end_of_agreement(event.agreement.id).await;
+                        this.end_of_agreement(&event.agreement).await;
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
@@ -389,12 +396,13 @@ impl Host {
         });
     }
 
-    async fn end_of_agreement(&self, agreement: AgreementId) {
+    async fn end_of_agreement(&self, agreement: &Agreement) {
+        let reason = agreement.why_over();
         let all: Vec<_> = self.all.lock().values().cloned().collect();
         for hosted in all {
             let info = hosted.info();
-            if info.agreement == agreement && !info.is_over() {
-                self.end(&hosted, "the agreement was terminated").await;
+            if info.agreement == agreement.id && !info.is_over() {
+                self.end(&hosted, &reason).await;
             }
         }
     }

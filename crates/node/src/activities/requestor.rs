@@ -233,6 +233,10 @@ impl Requestor {
     }
 
     pub(crate) async fn destroy(&self, id: ActivityId) -> Result<(), NodeError> {
+        self.end(id, DESTROYED).await
+    }
+
+    async fn end(&self, id: ActivityId, why: &str) -> Result<(), NodeError> {
         let remote = self.find(id)?;
         if remote.info().is_over() {
             return Ok(());
@@ -245,13 +249,13 @@ impl Requestor {
         let reason = match self.ask(remote.info().provider, &request, DESTROY_LIMIT).await {
             Ok(_) => {
                 remote.told_end();
-                DESTROYED.to_owned()
+                why.to_owned()
             }
             Err(e) if matches!(e.kind, ErrorKind::Gone | ErrorKind::NotFound) => {
                 remote.told_end();
                 e.message
             }
-            Err(e) => format!("{DESTROYED}; the provider is yet to hear: {e}"),
+            Err(e) => format!("{why}; the provider is yet to hear: {e}"),
         };
         remote.end(Some(reason));
         self.keep(&remote)
@@ -289,8 +293,9 @@ impl Requestor {
             loop {
                 match events.recv().await {
                     Ok(event) if event.agreement.state == AgreementState::Terminated => {
+                        let why = event.agreement.why_over();
                         for id in this.of_agreement(event.agreement.id) {
-                            let _ = this.destroy(id).await;
+                            let _ = this.end(id, &why).await;
                         }
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => {}

@@ -44,7 +44,7 @@ impl Markets {
                 tokio::select! {
                     () = this.inner.agent.renew.notified() => this.renew_offers(),
                     _ = ticks.changed() => {}
-                    () = tokio::time::sleep(LOOK_AGAIN) => this.renew_if_changed(),
+                    () = tokio::time::sleep(this.until_overdue()) => this.renew_if_changed(),
                 }
             }
         });
@@ -179,6 +179,18 @@ impl Markets {
             return Ok(());
         }
         Err(format!("this provider is busy: it has {busy} agreements and takes no more"))
+    }
+
+    /// How long until the next agreement is overdue; not longer than the agent likes to sleep.
+    fn until_overdue(&self) -> Duration {
+        let now = Utc::now();
+        let next = self.look(|market| {
+            let mine = market.in_force_now().filter(|(_, side)| *side == Side::Provider);
+            mine.filter_map(|(a, _)| a.work_expires()).min()
+        });
+        let left = next.map(|at| (at - now).to_std().unwrap_or_default());
+        // A little more, so that it is over by then.
+        left.map_or(LOOK_AGAIN, |left| (left + Duration::from_millis(2)).min(LOOK_AGAIN))
     }
 
     /// Ends agreements whose requestor wanted the work to be over by now.

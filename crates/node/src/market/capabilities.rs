@@ -48,10 +48,17 @@ pub(super) fn probe(core: &Core, policy: &ProviderPolicy, runtime: &str) -> Capa
     }
 }
 
-/// `vpn` needs a TUN device that this process may open.
+/// Whether payloads here can join networks: it takes a TUN device that this process may open.
+pub(crate) fn has_vpn(core: &Core) -> bool {
+    open_tun(core).is_ok()
+}
+
+fn open_tun(core: &Core) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().read(true).write(true).open(&core.config.tun_device)
+}
+
 fn features(core: &Core) -> Vec<String> {
-    let tun = std::fs::OpenOptions::new().read(true).write(true).open(&core.config.tun_device);
-    match tun {
+    match open_tun(core) {
         Ok(_) => vec!["vpn".to_owned(), "manifest-support".to_owned()],
         Err(error) => {
             tracing::warn!(

@@ -2,7 +2,7 @@
 
 mod agent;
 mod binding;
-mod capabilities;
+pub(crate) mod capabilities;
 mod config;
 mod delivery;
 mod offers;

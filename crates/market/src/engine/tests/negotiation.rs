@@ -171,3 +171,31 @@ fn demands_end_by_themselves_and_are_limited() {
     assert!(world.nodes[0].unsubscribe(Side::Requestor, &id).is_err());
     assert_eq!(world.nodes[0].poll_timeout(), None);
 }
+
+#[test]
+fn a_proposal_that_was_fetched_may_be_answered_when_the_provider_has_renewed_its_offer() {
+    let mut world = World::new(2);
+    let old = world.offer(1, offer(4.0));
+    let id = world.demand(0, "()");
+    let initial = world.proposals(0, Side::Requestor, &id).remove(0).proposal_id;
+    world.nodes[1].retire_offer(world.now, &old).unwrap();
+    world.offer(1, offer(8.0));
+    world.nodes[0].counter(world.now, Side::Requestor, &id, &initial, demand("()")).unwrap();
+    world.deliver();
+    assert_eq!(world.proposals(1, Side::Provider, &old).len(), 1);
+    // Nothing takes the place of what is withdrawn.
+    let initial = world.proposals(0, Side::Requestor, &id).remove(0).proposal_id;
+    let offers: Vec<_> = world.nodes[1].offers().into_iter().map(|o| o.offer_id).collect();
+    for offer in offers.iter().filter(|o| **o != old) {
+        world.nodes[1].retire_offer(world.now, offer).unwrap();
+    }
+    world.publish(1);
+    let answer = world.nodes[0].counter(world.now, Side::Requestor, &id, &initial, demand("()"));
+    assert!(matches!(answer, Err(MarketError::Gone(_))), "{answer:?}");
+    // What was not answered is forgotten after a while.
+    world.offer(1, offer(4.0));
+    let last = world.proposals(0, Side::Requestor, &id).remove(0).proposal_id;
+    world.offer(1, offer(2.0));
+    world.pass(3601);
+    assert!(world.nodes[0].proposal(Side::Requestor, &id, &last).is_err() || last.is_empty());
+}

@@ -30,11 +30,11 @@ HERE = Path(__file__).resolve().parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
 TAG = "conformance/image:latest"
 PROGRAMS = [
-    "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp",
-    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "golem-js/at-once",
+    "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp", "yapapi/misfortunes",
+    "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "golem-js/at-once", "golem-js/misfortunes",
     "ya-client/all", "golem_vpn/tests", "sdk/rent",
 ]
-LIMIT = 400
+LIMIT = 300
 
 
 def environment(program, world, binaries, directory):

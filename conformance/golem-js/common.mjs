@@ -12,6 +12,14 @@ export function check(what, good) {
   console.log(`ok   ${what}`);
 }
 
+/** Has `run.py` do something bad, and waits until it is done. */
+export async function misfortune(what) {
+  console.log(`>> ${what}`);
+  process.stdin.resume();
+  await new Promise((resolve) => process.stdin.once("data", resolve));
+  process.stdin.pause();
+}
+
 export function order(network, more = {}) {
   return {
     demand: {

@@ -70,6 +70,12 @@ async def until(what, condition, seconds=READY.total_seconds()):
     raise AssertionError(f"{what} did not come about")
 
 
+async def misfortune(what):
+    """Has `run.py` do something bad, and waits until it is done."""
+    print(f">> {what}", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+
 def check(what, good):
     if not good:
         raise AssertionError(what)

@@ -149,7 +149,10 @@ async fn a_provider_is_gone() {
     let batch = activity.exec(&[Run::shell("sleep 1000").captured()]).await.unwrap();
     let provider = rental.provider().unwrap().to_string();
     world.provider.kill();
-    let error = batch.wait().await.unwrap_err().to_string();
+    // Its offer is still known, but it does not answer.
+    let another = Wish { patience: Duration::from_secs(40), ..wish() };
+    let (ended, refused) = tokio::join!(batch.wait(), world.client.rent(another, None));
+    let error = ended.unwrap_err().to_string();
     assert!(
         error.contains(&provider) && error.contains("cannot be reached"),
         "while it runs: {error}"
@@ -159,8 +162,7 @@ async fn a_provider_is_gone() {
         error.contains(&provider) && error.contains("cannot be reached"),
         "afterwards: {error}"
     );
-    // Its offer is still known, but it does not answer.
-    let error = world.client.rent(brief(wish()), None).await.unwrap_err();
+    let error = refused.unwrap_err();
     let Error::NoProvider { refusals, .. } = &error else { panic!("{error}") };
     assert!(refusals.iter().any(|r| r.contains("cannot be reached")), "{error}");
     drop(world.rig);

@@ -1,12 +1,15 @@
 //! Messages to the markets of other nodes, in order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gvpn_market::{MarketMessage, Transmit};
 use gvpn_model::NodeId;
 
 use super::Markets;
 use crate::{NodeError, peers::Call, proto};
+
+/// A bargain that has waited for so long is not tried again: there are other providers.
+const HASTE: Duration = Duration::from_secs(5);
 
 impl Markets {
     pub(super) fn send(&self, transmit: Transmit) {
@@ -31,12 +34,14 @@ impl Markets {
 
     async fn deliver(&self, to: NodeId, transmit: Transmit) {
         let mut pause = Duration::from_millis(500);
+        let began = Instant::now();
         for attempt in 1.. {
             let told: Result<(), NodeError> =
                 self.inner.core.peers.request(to, proto::MARKET, &transmit.message).await;
             let Err(error) = told else { return };
             tracing::debug!(%to, %error, attempt, "a message of the market was not delivered");
-            if attempt >= attempts(&transmit.message) {
+            let late = is_bargain(&transmit.message) && began.elapsed() > HASTE;
+            if late || attempt >= attempts(&transmit.message) {
                 self.act(|market, now| market.delivery_failed(now, transmit, &error.message));
                 return;
             }
@@ -54,6 +59,10 @@ impl Markets {
         self.act(|market, now| market.handle_message(now, from, message));
         call.answer(Ok(())).await;
     }
+}
+
+fn is_bargain(message: &MarketMessage) -> bool {
+    matches!(message, MarketMessage::Propose(_) | MarketMessage::ProposeAgreement { .. })
 }
 
 /// How often a message is tried. A bargain that does not reach the other side is off at once; the

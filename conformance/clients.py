@@ -18,7 +18,7 @@ def install(programs):
     """What these programs need; quick when it is there."""
     kinds = {program.split("/")[0] for program in programs}
     CACHE.mkdir(parents=True, exist_ok=True)
-    if kinds & {"yapapi", "golem_vpn"}:
+    if kinds & {"yapapi", "golem_vpn", "gftp"}:
         install_python()
     if "golem-js" in kinds:
         install_node()
@@ -60,6 +60,7 @@ def command(program, binaries):
     """The command line of a program."""
     client, name = program.split("/")
     return {
+        "gftp": [PYTHON, HERE / f"gftp/{name}.py"],
         "yapapi": [PYTHON, HERE / f"yapapi/{name}.py"],
         "golem-js": ["node", NODE / f"{name}.mjs"],
         "ya-client": [YA_CLIENT / "debug/ya-client-conformance"],

@@ -32,7 +32,7 @@ TAG = "conformance/image:latest"
 PROGRAMS = [
     "yapapi/simple_service", "yapapi/http_proxy", "yapapi/ssh", "yapapi/webapp", "yapapi/misfortunes",
     "golem-js/vpn", "golem-js/tcp-proxy", "golem-js/files", "golem-js/at-once", "golem-js/misfortunes",
-    "ya-client/all", "golem_vpn/tests", "sdk/rent",
+    "ya-client/all", "golem_vpn/tests", "sdk/rent", "gftp/protocol",
 ]
 LIMIT = 300
 

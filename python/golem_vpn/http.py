@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
@@ -12,6 +14,8 @@ import aiohttp
 from .errors import ApiError, Unreachable
 
 DEFAULT_URL = "http://127.0.0.1:7465"
+#: How long a daemon may be away, such as while it is started anew, before requests fail.
+PATIENCE = 15.0
 
 
 def settings(url: Optional[str], app_key: Optional[str]) -> Tuple[str, str]:
@@ -41,6 +45,7 @@ class Http:
 
     def __init__(self, url: str, app_key: str):
         self.url = url
+        self._answered = False
         # Long polls and transfers end when the daemon says so.
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {app_key}"},
@@ -52,16 +57,7 @@ class Http:
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request; the JSON of the answer, `None` if it has none."""
-        data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": "application/json"}
-        try:
-            async with self._session.request(
-                method, self.url + path, data=data, headers=headers
-            ) as response:
-                text = await response.text()
-                status = response.status
-        except aiohttp.ClientError as error:
-            raise Unreachable(f"the daemon at {self.url} does not answer: {error}") from error
+        status, text = await self._exchange(method, path, body)
         try:
             answer = json.loads(text) if text.strip() else None
         except ValueError:
@@ -71,6 +67,27 @@ class Http:
                 raise ApiError(status, str(answer["message"]))
             raise ApiError(status, text)
         return answer
+
+    async def _exchange(self, method: str, path: str, body: Any) -> Tuple[int, str]:
+        """A status and a body. What the daemon has not seen, and what changes nothing, is tried
+        again while a daemon that has answered before is away."""
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        deadline = time.monotonic() + (PATIENCE if self._answered else 0.0)
+        while True:
+            try:
+                async with self._session.request(
+                    method, self.url + path, data=data, headers=headers
+                ) as response:
+                    text = await response.text()
+                    self._answered = True
+                    return response.status, text
+            except aiohttp.ClientError as error:
+                harmless = method == "GET" or isinstance(error, aiohttp.ClientConnectorError)
+                if not harmless or time.monotonic() > deadline:
+                    message = f"the daemon at {self.url} does not answer: {error}"
+                    raise Unreachable(message) from error
+                await asyncio.sleep(0.2)
 
     async def socket(self, path: str) -> aiohttp.ClientWebSocketResponse:
         """A WebSocket. A refusal is an error here, with the daemon's reason."""

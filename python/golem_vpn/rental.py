@@ -99,12 +99,15 @@ class Rental:
         result = (await self._exec([{"run": run}], shlex.join(words)))[-1]
         return Output(result.get("stdout") or "", result.get("stderr") or "")
 
+    async def transfer(self, source: str, target: str) -> None:
+        """Moves a file by URL: `gftp://`, `http(s)://` or `container:/path` on either side."""
+        await self._exec([{"transfer": {"from": source, "to": target}}], f"transfer to {target}")
+
     async def upload(self, source: Union[str, Path], target: str) -> None:
         """Copies a local file into the payload."""
         url = await self._client.publish(source)
         try:
-            transfer = {"from": url, "to": f"container:{target}"}
-            await self._exec([{"transfer": transfer}], f"upload to {target}")
+            await self.transfer(url, f"container:{target}")
         finally:
             await self._client.unpublish(url)
 
@@ -112,8 +115,7 @@ class Rental:
         """Copies a file of the payload here."""
         url = await self._client.receive(target)
         try:
-            transfer = {"from": f"container:{source}", "to": url}
-            await self._exec([{"transfer": transfer}], f"download of {source}")
+            await self.transfer(f"container:{source}", url)
         finally:
             await self._client.unpublish(url)
 

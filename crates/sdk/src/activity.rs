@@ -1,6 +1,9 @@
 //! Activities.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use hyper::{Method, Response, body::Incoming};
 
@@ -15,6 +18,8 @@ use crate::{BatchEvents, Client, Error};
 
 /// How long one request for results waits at the daemon, in seconds.
 const POLL: u32 = 20;
+/// How long a daemon may be away, such as while it is started anew.
+const AWAY: Duration = Duration::from_secs(15);
 
 /// An activity as the daemon lists it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -241,12 +246,21 @@ impl Batch {
     /// # Errors
     /// [`Error::Command`] for the first command that failed.
     pub async fn wait(&self) -> Result<Vec<CommandResult>, Error> {
+        let mut heard = Instant::now();
         let results = loop {
             let results = match self.results(POLL).await {
                 // The provider is silent; the daemon decides when it counts as gone.
-                Err(Error::Timeout(_)) => continue,
+                Err(Error::Timeout(_)) => {
+                    heard = Instant::now();
+                    continue;
+                }
+                Err(Error::Unreachable { .. }) if heard.elapsed() < AWAY => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
                 results => results?,
             };
+            heard = Instant::now();
             if results.last().is_some_and(|last| last.is_batch_finished) {
                 break results;
             }

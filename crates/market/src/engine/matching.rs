@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::{Market, MarketError, Negotiation, Subscription, micros};
+use super::{Market, MarketError, Negotiation, Notice, Subscription, micros};
 use crate::{
     Constraint, Exclusion, MarketEvent, Offer, ProposalId, ProposalState, Side, SubscriptionId,
 };
+
+/// When a demand that nobody matches is told of.
+const JUDGED_AFTER: TimeDelta = TimeDelta::seconds(15);
 
 /// How a demand fares among the offers known: the answer to "why does nobody answer?".
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -73,6 +76,29 @@ impl Market {
         excluded.sort_by_key(|e| std::cmp::Reverse((e.offers, e.alone)));
         let summary = summarize(offers, matching, &excluded);
         Ok(MatchReport { offers, matching, excluded, summary })
+    }
+
+    /// Tells of demands that nobody has matched for a while, once.
+    pub(super) fn judge(&mut self, now: DateTime<Utc>) {
+        let due: Vec<_> = self
+            .subscriptions
+            .iter_mut()
+            .filter(|(_, s)| !s.judged && s.touched + JUDGED_AFTER <= now)
+            .map(|(id, s)| {
+                s.judged = true;
+                (id.clone(), s.offered.is_empty() && s.held.is_empty())
+            })
+            .collect();
+        for (demand, alone) in due {
+            if alone && let Ok(MatchReport { matching: 0, summary, .. }) = self.report(&demand) {
+                self.notices.push_back(Notice::NobodyMatches { demand, summary });
+            }
+        }
+    }
+
+    pub(super) fn next_judgement(&self) -> Option<DateTime<Utc>> {
+        let waiting = self.subscriptions.values().filter(|s| !s.judged);
+        waiting.map(|s| s.touched + JUDGED_AFTER).min()
     }
 
     pub(super) fn offer_all_to(&mut self, now: DateTime<Utc>, demand: &SubscriptionId) {

@@ -84,6 +84,13 @@ pub enum Notice {
         /// This node's side of it.
         side: Side,
     },
+    /// A demand has been there for a while, and no offer matches.
+    NobodyMatches {
+        /// The demand.
+        demand: SubscriptionId,
+        /// How many offers are known, and which clause excludes how many.
+        summary: String,
+    },
     /// An agreement that was in force is over.
     Terminated {
         /// The agreement.
@@ -293,7 +300,8 @@ impl Market {
         let negotiations =
             self.negotiations.values().filter(|n| n.passes()).map(|n| n.made + NEGOTIATION_LIFE);
         let all = subscriptions.chain(deals).chain(negotiations);
-        all.chain(self.book.next_expiry()).chain(self.next_second_choice()).min()
+        let all = all.chain(self.book.next_expiry()).chain(self.next_second_choice());
+        all.chain(self.next_judgement()).min()
     }
 
     /// Ends what has expired.
@@ -312,6 +320,7 @@ impl Market {
         self.negotiations.retain(|_, n| !n.passes() || n.made + NEGOTIATION_LIFE > now);
         self.expire_agreements(now);
         self.reconsider(now);
+        self.judge(now);
     }
 
     /// The next message to send.

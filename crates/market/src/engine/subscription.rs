@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     pub(super) held: BTreeSet<SubscriptionId>,
     /// When something happened the last time.
     pub(super) touched: DateTime<Utc>,
+    /// Whether it has been seen to that nobody matches, or that somebody does.
+    pub(super) judged: bool,
 }
 
 impl Subscription {
@@ -193,6 +195,7 @@ impl Market {
             offered: BTreeSet::new(),
             held: BTreeSet::new(),
             touched: now,
+            judged: false,
         };
         self.subscriptions.insert(demand.demand_id, subscription);
     }
@@ -223,6 +226,7 @@ impl Market {
             offered: BTreeSet::new(),
             held: BTreeSet::new(),
             touched: now,
+            judged: side == Side::Provider,
         };
         self.subscriptions.insert(id.clone(), subscription);
         Ok(id)

@@ -157,6 +157,9 @@ impl Markets {
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Approved { agreement, side } => self.came_into_force(*agreement, side),
+            Notice::NobodyMatches { demand, summary } => {
+                tracing::warn!(%demand, "a demand finds nobody: {summary}");
+            }
             Notice::Terminated { agreement, side, by: _, reason } => {
                 self.ended(*agreement, side, reason);
             }

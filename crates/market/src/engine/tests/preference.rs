@@ -154,3 +154,23 @@ fn a_client_that_wants_none_of_the_free_gets_the_others_later() {
     assert_eq!(world.proposed(&second)[0].0, 1);
     assert!(world.nodes[0].poll_timeout().unwrap() > world.now, "it asks to be woken for nothing");
 }
+
+#[test]
+fn a_demand_that_nobody_matches_is_told_of_once() {
+    let mut world = World::new(2);
+    world.offer(1, offer(4.0));
+    world.demand(0, VM);
+    let lonely = world.demand(0, "(golem.inf.mem.gib>=9000)");
+    world.pass(14);
+    assert_eq!(world.nodes[0].poll_notice(), None);
+    world.pass(1);
+    let told = world.nodes[0].poll_notice();
+    assert!(
+        matches!(&told, Some(Notice::NobodyMatches { demand, summary })
+        if *demand == lonely && summary.contains("9000) excludes 1")),
+        "{told:?}"
+    );
+    world.pass(60);
+    assert_eq!(world.nodes[0].poll_notice(), None);
+    assert!(world.nodes[0].poll_timeout().unwrap() > world.now);
+}

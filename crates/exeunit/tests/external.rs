@@ -4,13 +4,6 @@
 
 mod rig;
 
-use std::{
-    io::Write,
-    os::unix::fs::symlink,
-    path::Path,
-    process::{Command, Stdio},
-};
-
 use gvpn_exeunit::{ExeUnitConfig, NetworkConfig};
 use gvpn_model::{CommandResult, ResultKind};
 use gvpn_roster::MemberEdit;
@@ -23,29 +16,11 @@ use rig::{
 
 /// An activity of the test runtime that behaves in this way.
 fn config(rig: &Rig, mode: &str) -> ExeUnitConfig {
-    let script = rig.path("runtime.py");
-    if !script.exists() {
-        write_script(&script);
-    }
-    let program = rig.path(&format!("runtime-{mode}"));
-    let _ = symlink(&script, &program);
+    let program = rig.runtime_program(mode);
     let mut config = rig.config(&program);
     config.image = None;
     config.runtime = program.to_str().unwrap().to_owned();
     config
-}
-
-/// Written by another process: what this one holds open for writing cannot be executed.
-fn write_script(path: &Path) {
-    let mut shell = Command::new("sh")
-        .args(["-c", "cat > $0.new; chmod 755 $0.new; mv $0.new $0"])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let script = include_bytes!("programs/runtime.py");
-    shell.stdin.take().unwrap().write_all(script).unwrap();
-    assert!(shell.wait().unwrap().success());
 }
 
 async fn ready(rig: &Rig, mode: &str, networks: Vec<NetworkConfig>) -> Activity {

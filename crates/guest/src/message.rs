@@ -97,6 +97,11 @@ pub enum FromGuest {
         /// Why.
         reason: String,
     },
+    /// So many bytes of the line have been taken off it.
+    Taken {
+        /// How many.
+        bytes: u32,
+    },
     /// Bytes of a stream, beside this message.
     Output {
         /// The request.

@@ -232,19 +232,26 @@ def run(pid, request):
     for entry in request.get(100, []):
         entry = parse(entry)
         env[text(entry, 1)] = text(entry, 2)
-    child = subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        child = subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        event(STATUS, field(1, pid) + field(2, 1) + field(5, f"{args[0]}: {error}"))
+        event(STATUS, field(1, pid) + field(3, 127))
+        return
 
     def forward(stream, number):
         while data := stream.read1(65536):
             event(STATUS, field(1, pid) + field(2, 1) + field(number, data))
 
     streams = [(child.stdout, 4), (child.stderr, 5)]
-    threads = [threading.Thread(target=forward, args=stream) for stream in streams]
+    threads = [threading.Thread(target=forward, args=stream, daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
+    code = child.wait()
     for thread in threads:
-        thread.join()
-    event(STATUS, field(1, pid) + field(3, child.wait()))
+        # What it left running may hold its output open.
+        thread.join(1)
+    event(STATUS, field(1, pid) + field(3, code))
 
 
 def flood(pid):

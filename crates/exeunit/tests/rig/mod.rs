@@ -5,6 +5,7 @@
 pub mod family;
 pub mod hub;
 pub mod oci;
+pub mod program;
 pub mod switchboard;
 pub mod user;
 

@@ -69,6 +69,13 @@ impl Switchboard {
         config(state.books[&network].roster(), member)
     }
 
+    /// The member of this name.
+    pub fn member_named(&self, network: NetworkId, name: &str) -> MemberId {
+        let state = self.state.lock().unwrap();
+        let members = &state.books[&network].roster().members;
+        members.iter().find(|m| m.name.as_deref() == Some(name)).unwrap().id
+    }
+
     pub fn attach(&self, network: NetworkId, member: MemberId, nic: Nic) -> Result<(), String> {
         let nic = match nic.kind {
             NicKind::TunVnet => PortNic::TunVnet(nic.fd),

@@ -61,7 +61,7 @@ impl Line {
             self.unread.truncate(start + read.as_ref().map_or(0, |n| *n));
             match read {
                 Ok(0) => return Ok(None),
-                Ok(_) => {}
+                Ok(n) => self.sender.send(&FromGuest::Taken { bytes: n as u32 }, &[]),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(format!("the line: {e}")),
             }

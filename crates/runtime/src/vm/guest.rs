@@ -19,7 +19,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
     },
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -29,6 +29,8 @@ use crate::{Exit, Output, RuntimeError};
 const NOISE: usize = 64 << 10;
 /// Frames that may wait for a guest that does not read.
 const QUEUE: usize = 64;
+/// Most bytes that a line may hold.
+const MAX_ROOM: usize = 16 << 20;
 /// Frames that belong to nothing, in all.
 const STRAYS: u32 = 10_000;
 /// How long a guest may take to obey.
@@ -63,8 +65,8 @@ struct Flow {
 }
 
 impl Guest {
-    /// Waits for an agent's greeting on the line.
-    pub(super) async fn greet(line: UnixStream) -> Result<Self, String> {
+    /// Waits for an agent's greeting on the line, which holds so many bytes that the agent has not taken.
+    pub(super) async fn greet(line: UnixStream, room: usize) -> Result<Self, String> {
         let (mut reader, writer) = line.into_split();
         let mut unread = vec![];
         find_magic(&mut reader, &mut unread).await?;
@@ -77,10 +79,11 @@ impl Guest {
         let (requests, outgoing) = mpsc::channel(QUEUE);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let (ending, end) = watch::channel(None);
-        tokio::spawn(write(writer, outgoing));
+        let room = Arc::new(Semaphore::new(room));
+        tokio::spawn(write(writer, outgoing, room.clone()));
         let kept = waiting.clone();
         tokio::spawn(async move {
-            let reason = read(reader, unread, &kept).await;
+            let reason = read(reader, unread, &kept, &room).await;
             {
                 let mut waiting = lock(&kept);
                 waiting.closed = true;
@@ -301,9 +304,22 @@ async fn receive(
     }
 }
 
-async fn read(mut reader: OwnedReadHalf, mut unread: Vec<u8>, waiting: &Mutex<Waiting>) -> String {
+async fn read(
+    mut reader: OwnedReadHalf,
+    mut unread: Vec<u8>,
+    waiting: &Mutex<Waiting>,
+    room: &Semaphore,
+) -> String {
     loop {
         let taken = match receive(&mut reader, &mut unread).await {
+            Ok(Some((FromGuest::Taken { bytes }, _))) => {
+                // A lie about it hurts its own line only, within the bounds of a counter.
+                let bytes = (bytes as usize).min(MAX_ROOM);
+                if room.available_permits() <= MAX_ROOM {
+                    room.add_permits(bytes);
+                }
+                Ok(())
+            }
             Ok(Some((message, data))) => lock(waiting).take(message, data),
             Ok(None) => return "it ended".to_owned(),
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return "it ended".to_owned(),
@@ -334,6 +350,7 @@ impl Waiting {
                 let _ = answer.send(outcome);
                 Ok(())
             }
+            FromGuest::Taken { .. } => Ok(()),
             FromGuest::Hello { .. } => Err("a second greeting".to_owned()),
             FromGuest::Failed { reason } => Err(reason),
         }
@@ -345,10 +362,20 @@ impl Waiting {
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Vec<u8>>) {
+/// Writes as the agent takes: a serial line of user-mode Linux stops for good when its buffer was full.
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut outgoing: mpsc::Receiver<Vec<u8>>,
+    room: Arc<Semaphore>,
+) {
+    let most = (room.available_permits() / 4).max(1);
     while let Some(bytes) = outgoing.recv().await {
-        if writer.write_all(&bytes).await.is_err() {
-            return;
+        for piece in bytes.chunks(most) {
+            let Ok(permit) = room.acquire_many(piece.len() as u32).await else { return };
+            permit.forget();
+            if writer.write_all(piece).await.is_err() {
+                return;
+            }
         }
     }
 }

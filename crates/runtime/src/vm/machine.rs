@@ -126,6 +126,15 @@ impl Machine {
         }
     }
 
+    /// How many bytes its line to the agent holds.
+    pub(super) fn line_room(self) -> usize {
+        match self {
+            // The buffer of a terminal has 4096.
+            Self::UserMode => 2048,
+            Self::QemuStream | Self::QemuDgram => 256 << 10,
+        }
+    }
+
     pub(super) fn kernel(self) -> Result<Kernel, String> {
         match self {
             Self::UserMode => Kernel::user_mode(),
@@ -143,12 +152,22 @@ impl Machine {
 }
 
 impl Accelerator {
+    /// KVM where it runs ordinary kernels: a device that may be opened, on a processor that says it can.
+    /// (A paravirtual KVM has the device too, and boots no kernel but its own kind.)
     fn best() -> Self {
-        // A KVM that is there and does not boot kernels cannot be told from one that does but by
-        // booting: whoever knows says so.
         let wanted = std::env::var("GVPN_VM_ACCEL").unwrap_or_default();
-        let kvm = || OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-        if wanted != "tcg" && (wanted == "kvm" || kvm()) { Self::Kvm } else { Self::Tcg }
+        let flags = || {
+            let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("flags")).map(str::to_owned);
+            line.is_some_and(|line| line.split(' ').any(|flag| matches!(flag, "vmx" | "svm")))
+        };
+        let device = || OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        match wanted.as_str() {
+            "kvm" => Self::Kvm,
+            "tcg" => Self::Tcg,
+            _ if flags() && device() => Self::Kvm,
+            _ => Self::Tcg,
+        }
     }
 }
 

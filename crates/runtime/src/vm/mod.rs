@@ -26,7 +26,7 @@ use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
     Access, Exit, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError, Usage,
-    cgroup::Cgroup, keep, network::interface, usage,
+    keep, network::interface, usage,
 };
 use card::Cards;
 use console::Console;
@@ -69,7 +69,6 @@ struct Running {
     process: tokio::sync::Mutex<Child>,
     pid: u32,
     console: Console,
-    cgroup: Option<Cgroup>,
 }
 
 impl Vm {
@@ -133,15 +132,13 @@ impl Vm {
             Ok(())
         });
         let (process, console) = kept.await.map_err(start())?;
-        let cgroup = Cgroup::create(config.activity, &config.limits)
-            .filter(|group| group.add(process.pid()).is_ok());
         let console = Console::read(console).map_err(start())?;
         line.set_nonblocking(true).map_err(start())?;
         let line = tokio::net::UnixStream::from_std(line).map_err(start())?;
         let pid = process.pid();
         let process = tokio::sync::Mutex::new(process);
-        match timeout(BOOT, Guest::greet(line)).await {
-            Ok(Ok(guest)) => Ok(Running { guest, process, pid, console, cgroup }),
+        match timeout(BOOT, Guest::greet(line, machine.line_room())).await {
+            Ok(Ok(guest)) => Ok(Running { guest, process, pid, console }),
             Ok(Err(reason)) => Err(failed(&reason, &console).await),
             Err(_) => {
                 let reason = format!("it did not boot within {} s", BOOT.as_secs());
@@ -260,12 +257,7 @@ impl Runtime for Vm {
     async fn usage(&self, _payload: &Payload) -> Result<Usage, RuntimeError> {
         let running = self.running()?;
         let (cpu_sec, memory) = usage::of_family(running.pid);
-        let group = running.cgroup.as_ref();
-        Ok(Usage {
-            cpu_sec: group.and_then(Cgroup::cpu_sec).unwrap_or(cpu_sec),
-            memory: group.and_then(Cgroup::memory).unwrap_or(memory),
-            ..Usage::default()
-        })
+        Ok(Usage { cpu_sec, memory, ..Usage::default() })
     }
 
     async fn ended(&self, _payload: &Payload) -> String {

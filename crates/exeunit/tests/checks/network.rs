@@ -1,0 +1,116 @@
+//! Networks.
+
+use gvpn_roster::MemberEdit;
+
+use super::{Subject, Verdict};
+
+/// Members by their number: the owner is the first.
+const PAYLOAD: usize = 0;
+
+pub(super) async fn both_families(subject: &Subject) -> Verdict {
+    for address in ["10.40.0.3", "fd40::3"] {
+        subject.shell(&format!("busybox ping -c 2 -W 10 {address}")).await;
+    }
+    for address in ["10.40.0.2", "fd40::2"] {
+        subject.neighbour.shell(&format!("ping -c 2 -W 10 {address}")).await;
+    }
+    None
+}
+
+pub(super) async fn tcp_both_ways(subject: &Subject) -> Verdict {
+    for host in ["10.40.0.3", "[fd40::3]"] {
+        let page = subject.shell(&format!("busybox wget -q -O - http://{host}/index.html")).await;
+        assert_eq!(page, "near\n");
+    }
+    // More than windows and queues hold, and every byte of it.
+    subject.neighbour.shell("seq 1 500000 > /var/www/many").await;
+    let sum = "busybox wget -q -O - http://10.40.0.3/many | busybox md5sum";
+    let there = subject.neighbour.shell("md5sum < /var/www/many").await;
+    assert_eq!(subject.shell(sum).await, there);
+    let serve = "busybox mkdir -p /tmp/gvpn-www; busybox seq 1 300000 > /tmp/gvpn-www/many; \
+                 busybox httpd -p 8088 -h /tmp/gvpn-www";
+    subject.shell(serve).await;
+    let there = subject.shell("busybox md5sum < /tmp/gvpn-www/many").await;
+    let sum = "wget -q -O - http://10.40.0.2:8088/many | md5sum";
+    assert_eq!(subject.neighbour.shell(sum).await, there);
+    None
+}
+
+pub(super) async fn several_networks(subject: &Subject) -> Verdict {
+    subject.shell("busybox ping -c 1 -W 10 10.41.0.3").await;
+    subject.neighbour.shell("ping -c 1 -W 10 10.41.0.2").await;
+    let page = subject.shell("busybox wget -q -O - http://10.41.0.3/index.html").await;
+    assert_eq!(page, "near\n");
+    None
+}
+
+pub(super) async fn multicast(subject: &Subject) -> Verdict {
+    let own = |addresses: &[ipnet::IpNet]| {
+        let local = addresses.iter().find(|a| a.to_string().starts_with("fe80"));
+        local.unwrap().addr().to_string()
+    };
+    let member = subject.board.member_named(subject.networks[0], "near");
+    let near = own(&subject.board.config(subject.networks[0], member).addresses);
+    // Every node is in this group; the payload hears itself too.
+    let command = "busybox ping -c 3 -W 5 ff02::1%eth0";
+    let heard = subject.shell(command).await;
+    assert!(heard.contains(&near), "{near} is not in: {heard}");
+    None
+}
+
+pub(super) async fn names(subject: &Subject) -> Verdict {
+    // The gateway answers DNS in every network, whatever the payload's own files say.
+    let zone = &subject.seen[PAYLOAD].search[0];
+    let asked = format!("busybox nslookup near.{zone} 10.40.0.1");
+    let answer = subject.shell(&asked).await;
+    assert!(answer.contains("10.40.0.3"), "{answer}");
+    if !subject.candidate.own_root {
+        return Some("/etc/hosts is the program's affair; DNS was asked and answered");
+    }
+    subject.shell("busybox ping -c 1 -W 10 near").await;
+    subject.shell(&format!("busybox ping -c 1 -W 10 near.{zone}")).await;
+    assert_eq!(subject.shell("busybox hostname").await, "payload\n");
+    None
+}
+
+pub(super) async fn live_addresses(subject: &Subject) -> Verdict {
+    let seen = &subject.seen[PAYLOAD];
+    let edit = MemberEdit {
+        ips: Some(vec!["10.40.0.42".parse().unwrap(), "fd40::42".parse().unwrap()]),
+        ..MemberEdit::default()
+    };
+    // A connection in the other network does not notice.
+    subject.payload.unit.reconfigure(subject.board.edit(seen.network, seen.member, edit));
+    subject.neighbour.shell_until("ping -c 1 -W 1 10.40.0.42").await;
+    subject.neighbour.shell_until("ping -c 1 -W 1 fd40::42").await;
+    subject.neighbour.shell_fails("ping -c 1 -W 1 10.40.0.2").await;
+    subject.shell("busybox ping -c 1 -W 10 10.40.0.3").await;
+    subject.shell("busybox ping -c 1 -W 10 10.41.0.3").await;
+    None
+}
+
+pub(super) async fn live_joining_and_leaving(subject: &Subject) -> Verdict {
+    let third = subject.board.network(&["10.42.0.0/24"]);
+    let near = subject.board.member(third, "near", &["10.42.0.3"]);
+    let own = subject.board.member(third, "payload", &["10.42.0.2"]);
+    subject.neighbour.unit.reconfigure(near);
+    subject.payload.unit.reconfigure(own);
+    subject.shell_until("busybox ping -c 1 -W 1 10.42.0.3").await;
+    subject.payload.unit.remove_network(subject.networks[1]);
+    subject.shell_until("! busybox ip addr | busybox grep -q 10.41.0.2").await;
+    subject.shell("busybox ping -c 1 -W 10 10.42.0.3").await;
+    // And back again.
+    subject.payload.unit.reconfigure(subject.seen[1].clone());
+    subject.shell_until("busybox ping -c 1 -W 1 10.41.0.3").await;
+    None
+}
+
+pub(super) async fn rules(subject: &Subject) -> Verdict {
+    let seen = &subject.seen[PAYLOAD];
+    let quarantined = |it| MemberEdit { quarantined: Some(it), ..MemberEdit::default() };
+    subject.board.edit(seen.network, seen.member, quarantined(true));
+    subject.shell_until("! busybox ping -c 1 -W 1 10.40.0.3").await;
+    subject.board.edit(seen.network, seen.member, quarantined(false));
+    subject.shell_until("busybox ping -c 1 -W 1 10.40.0.3").await;
+    None
+}

@@ -45,3 +45,16 @@ async fn an_unknown_runtime_is_refused() {
     assert_eq!(results[0].result, ResultKind::Error);
     missing.unit.terminate().await;
 }
+
+#[test]
+fn the_tutorial_is_the_program_that_is_tested() {
+    let page = include_str!("../../../docs/runtimes.md");
+    let tutorial = page.split("\n## ").find(|part| part.starts_with("A runtime in seventy lines"));
+    let blocks = tutorial.unwrap().split("```rust\n").skip(1);
+    let lines = |text: &str| {
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let told: Vec<_> = blocks.flat_map(|block| lines(block.split("```").next().unwrap())).collect();
+    assert_eq!(told, lines(include_str!("programs/host_process.rs")));
+    assert!(told.len() < 100);
+}

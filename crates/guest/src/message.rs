@@ -19,7 +19,7 @@ pub struct Request {
 pub enum Order {
     /// Make an interface exactly so.
     Configure(Interface),
-    /// Take an interface's addresses and routes away and bring it down.
+    /// Take an interface's addresses and routes away.
     Clear {
         /// The interface.
         name: String,

@@ -96,16 +96,6 @@ impl Netlink {
         self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
     }
 
-    /// Brings a link down.
-    ///
-    /// # Errors
-    /// When there is none of this name.
-    pub fn set_down(&mut self, name: &str) -> io::Result<()> {
-        let mut link = link(name)?;
-        link.header.change_mask = LinkFlags::Up;
-        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
-    }
-
     /// Gives a link that is down another name.
     ///
     /// # Errors

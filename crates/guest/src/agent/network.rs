@@ -36,6 +36,8 @@ impl Network {
                 netlink.rename(card, &name).map_err(|e| format!("rename {card}: {e}"))?;
             }
             quiet_ipv6(&name);
+            // The switch lets no link-local address pass but the member's own.
+            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
             names.push(name);
         }
         Ok(Self { netlink, names })
@@ -60,8 +62,8 @@ impl Network {
             routes: vec![],
             mtu: mtu.trim().parse().unwrap_or(1500),
         };
-        self.configure(&empty)?;
-        self.netlink.set_down(name).map_err(|e| format!("cannot bring {name} down: {e}"))
+        // It stays up: user-mode Linux brings a card up once only.
+        self.configure(&empty)
     }
 }
 

@@ -53,7 +53,7 @@ fn wish() -> Wish {
 }
 
 fn brief(wish: Wish) -> Wish {
-    Wish { patience: Duration::from_secs(6), ..wish }
+    Wish { patience: Duration::from_secs(20), ..wish }
 }
 
 #[tokio::test(flavor = "multi_thread")]

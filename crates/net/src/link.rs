@@ -388,3 +388,58 @@ impl Links {
         free
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packets() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
+        let first = prop_oneof![Just(0xc0u8), Just(0xc3), Just(0xe0), Just(0x40), any::<u8>()];
+        let rest = prop::collection::vec(any::<u8>(), 0..60);
+        let packet =
+            (any::<u16>(), first, any::<bool>(), rest).prop_map(|(from, first, v1, rest)| {
+                let version: &[u8] = if v1 { &[0, 0, 0, 1] } else { &[] };
+                (from, [&[first][..], version, &rest].concat())
+            });
+        prop::collection::vec(packet, 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn a_stranger_is_sent_no_more_than_it_sent(packets in packets()) {
+            let links = Links::new(1);
+            let mut sent = HashMap::<Hop, usize>::new();
+            let mut budget = HashMap::<Hop, usize>::new();
+            for (port, packet) in packets {
+                let hop = Hop::Direct(SocketAddr::new([192, 0, 2, 1].into(), port % 4));
+                *sent.entry(hop).or_default() += packet.len();
+                for link in links.route(hop, &packet, packet.len()) {
+                    for (hop, size) in link.state.lock().own_hops(25, Some(10)) {
+                        prop_assert!(size == 25 || size % 10 == 0);
+                        *budget.entry(hop).or_default() += size;
+                    }
+                }
+            }
+            for (hop, answered) in budget {
+                prop_assert!(answered <= sent.get(&hop).copied().unwrap_or_default());
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_are_few_and_forgotten() {
+        let links = Links::new(1);
+        for i in 0..2 * MAX_PENDING as u32 {
+            let hop = Hop::Direct(SocketAddr::new(i.to_be_bytes().into(), 1));
+            let initial = [&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4][..], &i.to_be_bytes(), &[0]].concat();
+            links.route(hop, &initial, initial.len());
+            links.route(hop, &[0x40; 30], 30);
+        }
+        assert_eq!(links.tables.read().by_id.len(), MAX_PENDING);
+        links.sweep(Instant::now() + PENDING_FOR + Duration::from_secs(1));
+        let tables = links.tables.read();
+        assert!(tables.by_id.is_empty() && tables.by_initial.is_empty() && tables.pending == 0);
+    }
+}

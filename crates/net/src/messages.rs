@@ -45,3 +45,80 @@ async fn receive<T: DeserializeOwned>(stream: &mut StreamReader) -> Result<Optio
     let Some(body) = stream.recv_frame(MAX_BYTES).await? else { return Ok(None) };
     postcard::from_bytes(&body).map(Some).map_err(|e| bad_message(stream.peer(), &e))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use gvpn_identity::Identity;
+    use gvpn_model::NodeId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        NodeRecord, SignedRecord,
+        control::Control,
+        relay_protocol::{ToClient, ToRelay},
+    };
+
+    /// What can be read of bytes means what it would be written as.
+    fn read_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
+        if let Ok(message) = postcard::from_bytes::<T>(bytes) {
+            let again = postcard::to_stdvec(&message).unwrap();
+            assert_eq!(postcard::from_bytes::<T>(&again).unwrap(), message);
+        }
+    }
+
+    fn read_all(bytes: &[u8]) {
+        read_back::<ToRelay>(bytes);
+        read_back::<ToClient>(bytes);
+        read_back::<Control>(bytes);
+    }
+
+    fn samples(node: NodeId, record: &SignedRecord) -> Vec<Vec<u8>> {
+        let record = Some(record.clone());
+        let to_client = [
+            ToClient::Registered { observed: Some("192.0.2.1:7".parse().unwrap()) },
+            ToClient::Found { request: 7, record: record.clone(), session: Some(9) },
+            ToClient::Session { session: 9, peer: node, record },
+            ToClient::Refused { reason: "no".into() },
+        ];
+        let to_relay = [
+            ToRelay::Find { request: 7, node, session: true },
+            ToRelay::Resume { sessions: vec![(1, node), (2, node)] },
+        ];
+        let control = [
+            Control::Hello { aes: true },
+            Control::Lane { network: None, index: 7 },
+            Control::Punch { addrs: vec!["[2001:db8::1]:7".parse().unwrap()] },
+        ];
+        let to_client = to_client.iter().map(postcard::to_stdvec);
+        let rest = to_relay.iter().map(postcard::to_stdvec);
+        let control = control.iter().map(postcard::to_stdvec);
+        to_client.chain(rest).chain(control).map(Result::unwrap).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_refused_or_a_message(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read_all(&bytes);
+            // Lengths that are not there.
+            read_all(&[&bytes[..], &[0xff, 0xff, 0xff, 0xff, 0x0f]].concat());
+        }
+
+        #[test]
+        fn broken_messages_are_refused_or_others(
+            at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let me = Identity::generate();
+            let node = me.node_id();
+            let record = NodeRecord { node, sequence: 1, addrs: vec![], relays: vec![] };
+            for sample in samples(node, &SignedRecord::sign(&me, &record)) {
+                let mut changed = sample.clone();
+                changed[at.index(sample.len())] = to;
+                read_all(&changed);
+                read_all(&sample[..cut.index(sample.len())]);
+            }
+        }
+    }
+}

@@ -74,6 +74,8 @@ impl SignedRecord {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn record(node: NodeId) -> NodeRecord {
@@ -104,6 +106,27 @@ mod tests {
         for bytes in [vec![], vec![0; 10], vec![0xff; 100], vec![1; MAX_RECORD_BYTES + 1]] {
             let signature = me.sign(DOMAIN, &bytes);
             assert_eq!(SignedRecord { bytes, signature }.open(), Err(RecordError::Malformed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_bytes_pass_for_a_record(
+            at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<prop::sample::Index>(),
+            rubbish in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let me = Identity::generate();
+            let good = SignedRecord::sign(&me, &record(me.node_id()));
+            let bytes = postcard::to_stdvec(&good).unwrap();
+            let mut changed = bytes.clone();
+            changed[at.index(bytes.len())] ^= flip;
+            let short = &bytes[..cut.index(bytes.len())];
+            for wire in [&changed[..], short, &rubbish[..]] {
+                if let Ok(read) = postcard::from_bytes::<SignedRecord>(wire) {
+                    // A signature has more than one form; what is signed has not.
+                    prop_assert!(read.open().is_err() || read.bytes == good.bytes);
+                }
+            }
         }
     }
 }

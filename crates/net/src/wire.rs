@@ -44,6 +44,8 @@ fn cid(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -62,5 +64,19 @@ mod tests {
         assert_eq!(Header::parse(&short[..8]), None);
         let long_cid = [0xc0, 0, 0, 0, 1, 21];
         assert_eq!(Header::parse(&[&long_cid[..], &[0; 60]].concat()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_within_its_bounds(packet in prop::collection::vec(any::<u8>(), 0..80)) {
+            match Header::parse(&packet) {
+                Some(Header::Long { dst, src, .. }) => {
+                    prop_assert!(dst.len() <= 20 && src.len() <= 20);
+                    prop_assert!(7 + dst.len() + src.len() <= packet.len());
+                }
+                Some(Header::Short(cid)) => prop_assert_eq!(&packet[1..=CID_LEN], &cid),
+                None => {}
+            }
+        }
     }
 }

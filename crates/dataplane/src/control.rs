@@ -330,6 +330,7 @@ fn port_stats(port: &Port) -> PortStats {
         },
         kind: port.kind,
         super_packets: port.takes_super_packets(),
+        marked: port.marked.load(Relaxed),
         packets_in: port.packets_in.load(Relaxed),
         bytes_in: port.bytes_in.load(Relaxed),
         packets_out: port.packets_out.load(Relaxed),

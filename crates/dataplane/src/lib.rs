@@ -34,6 +34,7 @@ mod poll;
 mod port;
 mod receive;
 mod route;
+mod standing;
 mod stats;
 mod transmit;
 mod udp;

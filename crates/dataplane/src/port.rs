@@ -16,6 +16,7 @@ use std::{
 use gvpn_model::MemberId;
 use gvpn_packet::{Gso, Packet, Segments, VnetHdr, complete_checksum};
 use gvpn_switch::{MemberIx, Table, capture::Direction, ethernet::EthernetEdge};
+use parking_lot::Mutex;
 
 use crate::{
     Drop, Nic, PortId,
@@ -23,6 +24,7 @@ use crate::{
     network::Network,
     nic::{NicIo, SendError, ethernet::Ethernet},
     poll::Poll,
+    standing::Standing,
 };
 
 /// Who a port stands for.
@@ -49,6 +51,10 @@ pub(crate) struct Port {
     solicited: AtomicU64,
     /// What it sent beyond its share in its last turn, in bytes. Its own thread's.
     pub(crate) overdrawn: AtomicI64,
+    /// How long its queue has not been empty; only the port's own thread looks.
+    pub(crate) standing: Mutex<Standing>,
+    /// Packets marked because of a standing queue.
+    pub(crate) marked: AtomicU64,
     pub(crate) packets_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) packets_out: AtomicU64,
@@ -77,6 +83,8 @@ impl Port {
             armed: AtomicBool::new(false),
             solicited: zero(),
             overdrawn: AtomicI64::new(0),
+            standing: Mutex::default(),
+            marked: zero(),
             packets_in: zero(),
             bytes_in: zero(),
             packets_out: zero(),

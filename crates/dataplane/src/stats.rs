@@ -38,6 +38,8 @@ pub struct PortStats {
     pub kind: &'static str,
     /// Whether it takes TCP and UDP super-packets.
     pub super_packets: bool,
+    /// Packets from the vNIC that were marked (ECN) because its queue stood.
+    pub marked: u64,
     /// Packets from the vNIC.
     pub packets_in: u64,
     /// Bytes from the vNIC.

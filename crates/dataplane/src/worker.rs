@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use gvpn_packet::{MAX_PACKET, Segments, VnetHdr};
+use gvpn_packet::{MAX_PACKET, Segments, VnetHdr, mark_congestion};
 use gvpn_switch::{DropReason, MemberIx, Pacing, Verdict, capture::Direction, ethernet::FrameIn};
 
 use crate::{
@@ -23,7 +23,8 @@ use crate::{
 
 /// How many packets or super-packets a port may send before others get their turn.
 const PORT_TURN: usize = 64;
-/// How many bytes a port may send where others wait (deficit round robin): a few super-packets.
+/// How many bytes a port may send in its turn: a few super-packets, so that nothing waits long.
+/// Among several ports, what one sent beyond that is taken off its next turn (deficit round robin).
 const PORT_SHARE: i64 = 256 * 1024;
 /// How many receives a socket gets before others get their turn.
 const SOCKET_TURN: usize = 8;
@@ -172,7 +173,8 @@ impl Worker {
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
-        let mut left = if rivals { PORT_SHARE - port.overdrawn.load(Relaxed) } else { i64::MAX };
+        let mut left = PORT_SHARE - if rivals { port.overdrawn.load(Relaxed) } else { 0 };
+        let (mut standing, mut empty) = (port.standing.lock(), false);
         for _ in 0..PORT_TURN {
             if left <= 0 {
                 break;
@@ -182,13 +184,20 @@ impl Worker {
                     (Some(state), Some(from)) => {
                         left -= packet.len() as i64;
                         if let Some(packet) = unwrap(cx, port, state, from, packet) {
+                            if standing.is_due(cx.nanos) && mark_congestion(packet) {
+                                standing.marked(cx.nanos);
+                                port.marked.fetch_add(1, Relaxed);
+                            }
                             self.packet_in(cx, port, state, from, &hdr, packet);
                         }
                     }
                     _ => cx.counters.drop(Drop::NotAMember, 1),
                 },
                 Ok(None) => cx.counters.drop(Drop::BadFrame, 1),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    empty = true;
+                    break;
+                }
                 Err(error) => {
                     tracing::debug!(%error, port = %port.id, "the vNIC is gone");
                     close(cx, port);
@@ -196,6 +205,12 @@ impl Worker {
                 }
             }
         }
+        if empty {
+            standing.emptied()
+        } else {
+            standing.left(cx.nanos)
+        }
+        drop(standing);
         port.overdrawn.store((-left).max(0), Relaxed);
         self.packet = buffer;
         self.transmit.flush(cx);

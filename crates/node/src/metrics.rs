@@ -95,6 +95,12 @@ impl Page {
                 self.row("gvpn_port_bytes_total", &labels, value);
             }
         }
+        let marked = "gvpn_port_marked_packets_total";
+        self.head(marked, "counter", "Packets marked (ECN) because the vNIC's queue stood");
+        for port in stats.ports.iter().filter(|port| port.marked > 0) {
+            let member = port.member.map_or_else(|| "tap".to_owned(), |id| id.to_string());
+            self.row(marked, &[("network", &port.network), ("member", &member)], port.marked);
+        }
     }
 
     fn drops(&mut self, stats: &Stats) {

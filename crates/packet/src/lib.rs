@@ -6,6 +6,7 @@
 
 mod checksum;
 mod coalesce;
+mod ecn;
 mod icmp;
 mod mss;
 mod segment;
@@ -14,6 +15,7 @@ mod vnet;
 
 pub use checksum::{Sum, ipv4_header_checksum, partial, transport_checksum, transport_is_valid};
 pub use coalesce::{Checksum, Coalescer, MAX_RUN, Placed, Run};
+pub use ecn::mark_congestion;
 pub use icmp::{IPV6_MIN_MTU, too_big};
 pub use mss::clamp_mss;
 pub use segment::{SegmentError, Segments, complete_checksum};

@@ -92,6 +92,8 @@ fn prepare(netlink: &mut Netlink) -> io::Result<()> {
         set(&format!("net/ipv4/conf/{conf}/promote_secondaries"), "1");
     }
     set("net/ipv4/ip_unprivileged_port_start", "0");
+    // A queue that stands is told of by marks, not by loss (RFC 3168).
+    set("net/ipv4/tcp_ecn", "1");
     // Both ends of the range must be ids that exist.
     for range in ["0 0", "0 65535"] {
         set("net/ipv4/ping_group_range", range);

@@ -6,7 +6,7 @@
 //! [`INTERVAL`], the next ones sooner each time, until the queue is found empty.
 
 /// A queue may go so long without being empty: bursts pass unmarked.
-const INTERVAL: u64 = 4_000_000;
+const INTERVAL: u64 = 10_000_000;
 
 /// What is known about one queue. Times are nanoseconds of the data plane's clock.
 #[derive(Debug, Default)]

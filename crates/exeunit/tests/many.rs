@@ -2,25 +2,120 @@
 
 mod rig;
 
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use gvpn_exeunit::ExeUnitConfig;
+use gvpn_lab::figures;
 use gvpn_model::NetworkId;
-use rig::{Rig, network};
+use rig::{Activity, Rig, assert_ok, deploy_and_start, family::family, network, run};
 
 const ACTIVITIES: u32 = 20;
 
+/// What was measured of a runtime.
+struct Row {
+    runtime: &'static str,
+    /// From `deploy` to the end of the first `run`, for one after the other, sorted.
+    one: Vec<Duration>,
+    /// The same, for all at once.
+    all: Duration,
+    /// Bytes of an activity: of all its processes, and of the payload's by the usage counter.
+    memory: (u64, u64),
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_activities_share_a_network_and_end_together() {
+    let rows = [twenty("sandbox").await, twenty("container").await];
+    let ms = |time: Duration| format!("{} ms", time.as_millis());
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let mut table = format!(
+        "| runtime | deploy to the end of the first `run`: median, slowest | {ACTIVITIES} at once | \
+         memory of an activity | its payload's part |\n|---|---|---|---|---|\n"
+    );
+    for Row { runtime, one, all, memory } in rows {
+        let (median, slowest) = (ms(one[one.len() / 2]), ms(one[one.len() - 1]));
+        let (whole, payload) = (mib(memory.0), mib(memory.1));
+        table.push_str(&format!(
+            "| `{runtime}` | {median}, {slowest} | {} | {whole} | {payload} |\n",
+            ms(all)
+        ));
+    }
+    println!("{table}");
+    if figures::wanted() {
+        figures::write("runtimes.md", "start-and-memory", &table).unwrap();
+    }
+}
+
+async fn spawn(rig: &Rig, runtime: &str, n: u32) -> (u32, Activity) {
+    let config = rig.config(&rig.busybox_image());
+    (n, rig.spawn(ExeUnitConfig { runtime: runtime.to_owned(), ..config }).await)
+}
+
+/// Deploys, starts and runs a first program; how long that took.
+async fn begin(id: NetworkId, (n, activity): &(u32, Activity)) -> Duration {
+    let networks = vec![network(id, *n)];
+    let start = Instant::now();
+    assert_ok(&activity.script(&deploy_and_start(&networks), networks).await);
+    assert_ok(&activity.script(&run("/bin/true", &[]), vec![]).await);
+    start.elapsed()
+}
+
+async fn twenty(runtime: &'static str) -> Row {
     let rig = Rig::new();
     let id = NetworkId::random();
-    let first = rig.ready(vec![network(id, 2)]).await;
-    let others = (0..ACTIVITIES - 1).map(|n| rig.ready(vec![network(id, n + 3)]));
-    let others = futures(others).await;
-    for activity in &others {
+    // The image is unpacked with the first.
+    let first = spawn(&rig, runtime, 2).await;
+    begin(id, &first).await;
+    let mut one = vec![];
+    for _ in 0..5 {
+        let other = spawn(&rig, runtime, 3).await;
+        one.push(begin(id, &other).await);
+        other.1.unit.terminate().await;
+    }
+    one.sort();
+    let others = futures((0..ACTIVITIES - 1).map(|n| spawn(&rig, runtime, n + 3))).await;
+    let start = Instant::now();
+    futures(others.iter().map(|other| begin(id, other))).await;
+    let all = start.elapsed();
+    for (_, activity) in &others {
         activity.shell_until("ping -c 1 -W 2 10.20.0.2").await;
     }
-    let images = std::fs::read_dir(rig.path("images")).unwrap().flatten();
+    let images = fs::read_dir(rig.path("images")).unwrap().flatten();
     assert_eq!(images.filter(|entry| entry.path().is_dir()).count(), 1);
-    futures(others.iter().chain([&first]).map(|activity| activity.unit.terminate())).await;
-    assert_eq!(std::fs::read_dir(rig.path("activities")).unwrap().count(), 0);
+    let whole: u64 = others.iter().map(|(_, activity)| memory(activity)).sum();
+    let mut payloads = 0;
+    for (_, activity) in &others {
+        payloads += payload_memory(activity).await;
+    }
+    let count = u64::from(ACTIVITIES - 1);
+    let everybody = others.iter().chain([&first]);
+    futures(everybody.map(|(_, activity)| activity.unit.terminate())).await;
+    assert_eq!(fs::read_dir(rig.path("activities")).unwrap().count(), 0);
+    Row { runtime, one, all, memory: (whole / count, payloads / count) }
+}
+
+/// Bytes of all processes of an activity, shared ones by their share.
+fn memory(activity: &Activity) -> u64 {
+    let of = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    family(activity.unit.pid()).into_iter().filter_map(of).sum::<u64>() * 1024
+}
+
+async fn payload_memory(activity: &Activity) -> u64 {
+    activity.unit.poll_usage();
+    let deadline = Instant::now() + rig::PATIENCE;
+    loop {
+        if let Some(usage) = activity.seen.lock().unwrap().usage {
+            return usage.memory;
+        }
+        assert!(Instant::now() < deadline, "usage is told");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// All of them, at once.

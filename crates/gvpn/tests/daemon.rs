@@ -11,6 +11,7 @@ use std::{
 
 use gvpn_lab::Process;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -119,18 +120,50 @@ fn bad_input_is_refused_with_a_reason_and_changes_nothing() {
 fn images_are_imported_listed_and_removed() {
     let dir = TempDir::new().unwrap();
     let _process = daemon(dir.path());
-    let file = dir.path().join("image.tar");
-    std::fs::write(&file, b"any bytes").unwrap();
-    let hash =
-        said(&gvpn(dir.path(), &["image", "import", file.to_str().unwrap(), "--tag", "a/b"]));
+    let image = |args: &[&str]| gvpn(dir.path(), &[&["image"][..], args].concat());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (root, file) = (path("root"), path("image.tar"));
+    std::fs::create_dir_all(dir.path().join("root/etc")).unwrap();
+    std::fs::write(dir.path().join("root/etc/motd"), "hello").unwrap();
+    // A directory, as it is; and the same as an archive is the same image.
+    let hash = said(&image(&["import", &root, "--tag", "a/b"]));
     assert_eq!(hash.len(), 56);
-    let listed = said(&gvpn(dir.path(), &["image", "ls"]));
+    let listed = said(&image(&["ls"]));
     assert!(listed.contains("a/b:latest") && listed.contains(&hash), "{listed}");
-    said(&gvpn(dir.path(), &["image", "rm", "a/b"]));
-    let gone = refused(&gvpn(dir.path(), &["image", "rm", "a/b"]));
+    // A container image of it.
+    let build = ["build", &root, "--entrypoint", "/serve", "--entrypoint", "-v", "--env", "A=1"];
+    let built = said(&image(&[&build[..], &["--user", "web", "--tag", "a/c", "--json"]].concat()));
+    let built: Value = serde_json::from_str(&built).unwrap();
+    assert_eq!((&built["kind"], &built["layers"]), (&"container".into(), &1.into()), "{built}");
+    said(&image(&[&build[..], &["--output", &file]].concat()));
+    let again = said(&image(&["import", &file, "--json"]));
+    let again: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!((&again["kind"], &again["layers"]), (&"container".into(), &1.into()), "{again}");
+    // The registry serves what was imported.
+    let url = std::fs::read_to_string(dir.path().join("api.url")).unwrap();
+    let info = format!("{}/registry/v1/image/info?tag=a/c", url.trim());
+    let info = Command::new("curl").args(["-sf", &info]).output().unwrap();
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!((&info["sha3"], &info["size"]), (&built["sha3"], &built["size"]));
+
+    said(&image(&["rm", "a/b"]));
+    let gone = refused(&image(&["rm", "a/b"]));
     assert!(gone.contains("a/b"), "{gone}");
-    let missing = refused(&gvpn(dir.path(), &["image", "import", "/does/not/exist"]));
-    assert!(missing.contains("/does/not/exist"), "{missing}");
+    std::fs::write(dir.path().join("noise"), b"any bytes").unwrap();
+    let mut spoilt = std::fs::read(&file).unwrap();
+    let at = spoilt.windows(6).position(|bytes| bytes == b"/serve").unwrap();
+    spoilt[at + 1] = b'S';
+    std::fs::write(dir.path().join("spoilt.tar"), spoilt).unwrap();
+    for (args, reason) in [
+        (["import", "/does/not/exist"], "/does/not/exist"),
+        (["import", &path("noise")], "is not an image"),
+        (["import", &path("spoilt.tar")], "digest of its configuration is wrong"),
+        (["build", "/does/not/exist"], "/does/not/exist"),
+        (["build", &path("noise")], "root file system"),
+    ] {
+        let message = refused(&image(&args));
+        assert!(message.contains(reason), "{reason}: {message}");
+    }
 }
 
 #[test]

@@ -32,7 +32,10 @@ pub use erased::{AnyRuntime, Task};
 pub use error::RuntimeError;
 pub use external::{External, Patience};
 pub use helper::{Helper, helper_main};
-pub use image::{ImageConfig, ImageError, ImageStore, RootFs};
+pub use image::{
+    ImageConfig, ImageError, ImageKind, ImageStore, RootFs, build_image, directory_size,
+    image_kind, pack_directory,
+};
 pub use limits::{Limits, Usage};
 pub use names::Names;
 pub use network::NetworkConfig;

@@ -24,6 +24,25 @@ impl Progress {
         Self(bar)
     }
 
+    /// A bar for work whose size is known, in bytes.
+    pub(crate) fn bytes(context: &Context, what: impl Into<String>, all: u64) -> Self {
+        let bar = ProgressBar::new(all);
+        if context.json {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} ({eta})";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.into());
+        Self(bar)
+    }
+
+    /// So many bytes more are done.
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
     pub(crate) fn now(&self, what: impl Into<String>) {
         self.0.set_message(what.into());
     }

@@ -32,6 +32,16 @@ pub(crate) fn fingerprint(root: &Path) -> io::Result<[u8; 32]> {
     Ok(hash.finalize().into())
 }
 
+/// Bytes of all files of the tree.
+pub(super) fn size(root: &Path) -> io::Result<u64> {
+    let mut size = 0;
+    walk(root, &mut |_, metadata| {
+        size += if metadata.is_file() { metadata.len() } else { 0 };
+        Ok(())
+    })?;
+    Ok(size)
+}
+
 /// Writes the tree as a tar archive. Files of the present user become root's.
 pub(super) fn archive(root: &Path, to: impl Write) -> io::Result<()> {
     let me = nix::unistd::geteuid().as_raw();

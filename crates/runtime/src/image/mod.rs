@@ -6,6 +6,7 @@
 mod config;
 pub(crate) mod directory;
 mod oci;
+mod pack;
 mod store;
 mod unpack;
 mod whiteout;
@@ -13,6 +14,7 @@ mod whiteout;
 use std::{io, path::PathBuf};
 
 pub use config::ImageConfig;
+pub use pack::{ImageKind, build_image, directory_size, image_kind, pack_directory};
 pub use store::{ImageStore, RootFs};
 pub(crate) use unpack::unpack_main;
 

@@ -12,6 +12,7 @@ use std::{fs::File, io, path::Path};
 use sha2::{Digest, Sha256};
 
 use super::{ImageConfig, ImageError, Kind};
+pub(super) use document::machine;
 use document::{Descriptor, DockerManifest, Index, Manifest};
 use layout::Layout;
 

@@ -1,11 +1,12 @@
 //! The sandbox's init process: its programs are its children, in its own root.
 
 mod confine;
+mod fence;
 mod files;
 mod mounts;
 mod process;
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 use nix::{sched::CloneFlags, unistd::Pid};
 
@@ -32,6 +33,10 @@ impl Inside for InSandbox {
         // What only init may see must stay hidden from payload processes of the same user.
         nix::sys::prctl::set_dumpable(false)?;
         let names = mounts::set_up(&setup)?;
+        // One fence around everything that will run here, this process included: programs of one payload
+        // may signal each other.
+        fence::fence(Path::new("/"), Path::new("/dev"))
+            .map_err(|e| io::Error::other(format!("the payload cannot be fenced in: {e}")))?;
         Ok(Self { names, launcher: Launcher::new(&setup) })
     }
 

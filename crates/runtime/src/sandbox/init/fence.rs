@@ -68,6 +68,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
         fs::create_dir_all(root.join("dir")).unwrap();
+        fs::create_dir(root.join("dev")).unwrap();
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("secret"), "").unwrap();
         fs::write(root.join("file"), "").unwrap();
@@ -77,7 +78,7 @@ mod tests {
             // Opened before, as a descriptor that leaks would be.
             let leaked = fs::File::open(&outside).unwrap();
             nix::sys::prctl::set_no_new_privs().unwrap();
-            if !fence(&root, &root.join("dir")).unwrap() {
+            if !fence(&root, &root.join("dev")).unwrap() {
                 return None;
             }
             let through = openat(leaked.as_fd(), "secret", OFlag::O_RDONLY, Mode::empty());

@@ -94,11 +94,16 @@ async fn agree_on(requestor: &World, demand: &Value, id: &str) -> String {
     agreement
 }
 
+/// One runtime, one offer.
+fn policy() -> ProviderPolicy {
+    ProviderPolicy { runtimes: vec!["sandbox".to_owned()], ..ProviderPolicy::default() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requestor_finds_contracts_and_pays_a_provider() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];
-    let provider = World::registered(Some(ProviderPolicy::default()), at).await;
+    let provider = World::registered(Some(policy()), at).await;
     let requestor = World::registered(None, at).await;
 
     let allocation = json!({"totalAmount": "1", "paymentPlatform": PLATFORM, "makeDeposit": false,
@@ -190,7 +195,7 @@ async fn polls_wait_and_end_with_what_they_wait_for() {
 async fn a_demand_that_nobody_meets_is_told_why() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];
-    let provider = World::registered(Some(ProviderPolicy::default()), at).await;
+    let provider = World::registered(Some(policy()), at).await;
     let requestor = World::registered(None, at).await;
     let draft = demand("(golem.runtime.capabilities=teleport)(golem.inf.mem.gib>=9000)");
     let (_, id) = requestor.post("/market-api/v1/demands", draft).await;
@@ -260,7 +265,7 @@ async fn bad_requests_are_told_what_is_wrong() {
 async fn scans_show_offers_without_a_demand() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];
-    let provider = World::registered(Some(ProviderPolicy::default()), at).await;
+    let provider = World::registered(Some(policy()), at).await;
     let requestor = World::registered(None, at).await;
     let scan = json!({"type": "offer", "constraints": "(golem.runtime.name=vm)"});
     let (status, id) = requestor.post("/market-api/v1/scan", scan).await;
@@ -277,7 +282,7 @@ async fn scans_show_offers_without_a_demand() {
 async fn a_restarted_requestor_still_has_its_agreements_and_invoices() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];
-    let provider = World::registered(Some(ProviderPolicy::default()), at).await;
+    let provider = World::registered(Some(policy()), at).await;
     let requestor = World::registered(None, at).await;
     let (agreement, _) = agree(&requestor, &demand("")).await;
     let requestor = requestor.restart().await;
@@ -296,7 +301,7 @@ async fn a_restarted_requestor_still_has_its_agreements_and_invoices() {
 async fn a_provider_that_has_all_it_can_do_offers_nothing() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];
-    let policy = ProviderPolicy { max_activities: 1, ..ProviderPolicy::default() };
+    let policy = ProviderPolicy { max_activities: 1, ..policy() };
     let provider = World::registered(Some(policy), at).await;
     let (first, second) = (World::registered(None, at).await, World::registered(None, at).await);
     let (agreement, _) = agree(&first, &demand("")).await;

@@ -8,6 +8,7 @@
 mod config;
 mod event;
 mod handle;
+mod probe;
 mod supervisor;
 mod sweep;
 mod wire;
@@ -16,5 +17,6 @@ pub use config::ExeUnitConfig;
 pub use event::{ExeUnitEvent, Reply, SignReply};
 pub use gvpn_runtime::{Limits, NetworkConfig, Usage};
 pub use handle::{ExeUnit, ExeUnitError};
+pub use probe::{Probed, probe};
 pub use supervisor::{exeunit_main, exeunit_main_with};
 pub use sweep::{sweep, sweep_with};

@@ -21,6 +21,9 @@ struct Provider {
 impl Provider {
     fn start() -> Self {
         let dir = TempDir::new().unwrap();
+        // One runtime, one offer.
+        std::fs::write(dir.path().join("config.toml"), "[provider]\nruntimes = [\"sandbox\"]\n")
+            .unwrap();
         let log = File::create(dir.path().join("log")).unwrap();
         let mut command = command(dir.path());
         command.args(["daemon", "--role", "provider", "--api", "127.0.0.1:0"]);

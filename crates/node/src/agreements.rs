@@ -348,6 +348,12 @@ impl Agreements {
         call.answer(answer).await;
     }
 
+    /// The policy without runtimes that are known not to work on this host.
+    fn working(&self, mut policy: ProviderPolicy) -> ProviderPolicy {
+        policy.runtimes.retain(|name| self.inner.core.runtimes.fault(name).is_none());
+        policy
+    }
+
     /// A requestor asks; repeating a proposal that was approved is answered the same.
     fn proposed(
         &self,
@@ -366,7 +372,7 @@ impl Agreements {
         let policy = policy.ok_or_else(|| {
             NodeError::refused("this node is not a provider: start it with the provider role")
         })?;
-        let spec = policy.admit(requestor, spec).map_err(NodeError::refused)?;
+        let spec = self.working(policy).admit(requestor, spec).map_err(NodeError::refused)?;
         let agreement =
             Agreement::approved(id, requestor, self.inner.core.me, AgreementRole::Provider, spec);
         if let Some(check) = self.inner.check.read().as_ref() {

@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub exe: PathBuf,
     /// The TUN device node.
     pub tun_device: PathBuf,
+    /// Whether runtimes are tried before they are offered; else the policy is believed.
+    pub try_runtimes: bool,
     /// How the node takes part in the market.
     pub market: MarketConfig,
     /// Where payloads' questions about names of no network go, if the network's owner allows it.
@@ -74,6 +76,7 @@ impl NodeConfig {
             exe: PathBuf::from("/proc/self/exe"),
             tun_device: std::env::var_os("GVPN_TUN")
                 .map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from),
+            try_runtimes: true,
             market: MarketConfig::default(),
             resolver: Resolver::System,
             gates_ahead: 64,
@@ -119,7 +122,7 @@ pub struct ProviderPolicy {
     pub requestors: Option<Vec<NodeId>>,
     /// How many activities it runs at once.
     pub max_activities: u32,
-    /// Runtimes it offers.
+    /// Runtimes it offers, as far as they work on this host.
     pub runtimes: Vec<String>,
     /// CPU cores it gives to all activities together.
     pub cpu_cores: f64,
@@ -177,7 +180,7 @@ impl Default for ProviderPolicy {
         Self {
             requestors: None,
             max_activities: 32,
-            runtimes: vec!["sandbox".to_owned()],
+            runtimes: ["sandbox", "container"].map(str::to_owned).to_vec(),
             cpu_cores: cores as f64,
             mem_gib: 4.0,
             storage_gib: 20.0,

@@ -8,7 +8,7 @@ use gvpn_net::{Net, NetConfig};
 use gvpn_store::{Store, StoreError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{NodeConfig, NodeError, peers::Peers};
+use crate::{NodeConfig, NodeError, peers::Peers, runtimes::Runtimes};
 
 /// Shared by all services; lives as long as the node.
 pub(crate) struct Core {
@@ -17,6 +17,7 @@ pub(crate) struct Core {
     pub(crate) net: Net,
     pub(crate) peers: Peers,
     pub(crate) store: Store,
+    pub(crate) runtimes: Runtimes,
     /// Tasks that end with the node.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -41,6 +42,7 @@ impl Core {
             peers: Peers::new(net.clone()),
             net,
             store,
+            runtimes: Runtimes::new(),
             config,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -62,6 +64,11 @@ impl Core {
     /// Directory of the activities' directories.
     pub(crate) fn activities_dir(&self) -> PathBuf {
         self.config.data_dir.join("activities")
+    }
+
+    /// Directory of attempts at runtimes.
+    pub(crate) fn probes_dir(&self) -> PathBuf {
+        self.config.data_dir.join("probes")
     }
 
     /// Directory of unpacked images.

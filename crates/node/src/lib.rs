@@ -23,6 +23,7 @@ mod payment;
 mod peers;
 
 pub mod proto;
+mod runtimes;
 
 pub use activities::{Activities, ActivityInfo, ActivitySpec, BatchResults, EventStream, Usage};
 pub use agreements::{

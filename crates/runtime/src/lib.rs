@@ -27,7 +27,7 @@ mod usage;
 mod vm;
 
 pub use cgroup::remove_groups;
-pub use container::Container;
+pub use container::{Container, PROBE, write_probe_image};
 pub use erased::{AnyRuntime, Task};
 pub use error::RuntimeError;
 pub use external::{External, Patience};

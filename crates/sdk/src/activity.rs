@@ -190,19 +190,19 @@ impl Activity {
         Batch { activity: self.clone(), id, last: None }
     }
 
-    /// What the activity has used: seconds of wall-clock time and of CPU time.
+    /// What the activity has used, by counter: seconds of wall-clock time and of CPU time, bytes of
+    /// memory now, bytes sent and received in its networks.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn usage(&self) -> Result<BTreeMap<String, f64>, Error> {
         #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
         struct Row {
-            current_usage: Vec<f64>,
+            #[serde(default)]
+            counters: BTreeMap<String, f64>,
         }
         let row: Row = self.client.http().get(&self.path("/usage")).await?;
-        let names = ["golem.usage.duration_sec", "golem.usage.cpu_sec"];
-        Ok(names.into_iter().map(str::to_owned).zip(row.current_usage).collect())
+        Ok(row.counters)
     }
 
     /// Ends the activity.

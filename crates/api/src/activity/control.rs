@@ -1,12 +1,14 @@
 //! Creating, driving and ending activities.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::State,
     response::{IntoResponse, Response},
 };
 use gvpn_model::{ActivityState, AgreementId, ExeCommand};
-use gvpn_node::ActivitySpec;
+use gvpn_node::{ActivitySpec, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -89,6 +91,8 @@ pub(super) struct ActivityUsage {
     current_usage: Vec<f64>,
     /// Seconds since 1970.
     timestamp: i64,
+    /// Everything that is counted, by name.
+    counters: BTreeMap<String, f64>,
 }
 
 /// Ids of activities that this node runs for others.
@@ -192,7 +196,8 @@ pub(super) async fn usage(
     ApiPath(id): ApiPath<String>,
 ) -> ApiResult<Json<ActivityUsage>> {
     let usage = state.node.activities().usage(activity_id(&id)?).await?;
-    Ok(Json(ActivityUsage { current_usage: usage.current_usage, timestamp: usage.timestamp }))
+    let Usage { current_usage, timestamp, counters } = usage;
+    Ok(Json(ActivityUsage { current_usage, timestamp, counters }))
 }
 
 /// Runs an ExeScript; the answer is its batch's id.

@@ -75,8 +75,9 @@ impl World {
         let mut config = NodeConfig::new(dir.path().join("data"), identity.clone());
         config.listen = vec![listen];
         config.workers = 1;
-        // This program is no `gvpn`: it cannot open a gate.
+        // This program is no `gvpn`: it can neither open a gate nor run a payload.
         config.gates_ahead = 0;
+        config.try_runtimes = false;
         config.provider = provider.clone();
         config.relays.clone_from(&relays);
         let node = Node::start(config).await.unwrap();

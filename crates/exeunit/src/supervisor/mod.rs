@@ -103,6 +103,8 @@ struct Unit {
     /// Environment of every program, from `deploy`.
     env: RefCell<BTreeMap<String, String>>,
     started: Cell<Option<Instant>>,
+    /// What was used when it was measured last.
+    used: Cell<Usage>,
     /// The command that runs now.
     running: Cell<Option<Place>>,
     /// Why the payload ended without being asked to.
@@ -135,6 +137,7 @@ impl Unit {
             networks,
             env: RefCell::default(),
             started: Cell::default(),
+            used: Cell::default(),
             running: Cell::default(),
             died,
         }
@@ -167,7 +170,8 @@ impl Unit {
                     let _ = changes.send(networks::Change::Remove(network));
                 }
                 Ok(Some((Command::PollUsage, _))) => {
-                    tokio::task::spawn_local(self.clone().report_usage());
+                    let unit = self.clone();
+                    tokio::task::spawn_local(async move { unit.report_usage().await });
                 }
                 Ok(Some((Command::Reply { id, outcome }, _))) => self.daemon.replied(id, outcome),
                 Ok(Some((Command::Terminate(reason), _))) => break reason,
@@ -193,13 +197,15 @@ impl Unit {
         }
     }
 
-    async fn report_usage(self: Rc<Self>) {
-        let mut usage = match self.state.get().0 {
-            ActivityState::Ready => self.runtime.usage(&self.payload).await.unwrap_or_default(),
-            _ => Usage::default(),
-        };
-        usage.duration_sec = self.started.get().map_or(0.0, |start| start.elapsed().as_secs_f64());
-        self.daemon.report(Report::Usage(usage)).await;
+    /// Says what was used: as it is now, or as it was when the payload ended.
+    async fn report_usage(&self) {
+        if self.state.get().0 == ActivityState::Ready {
+            let mut usage = self.runtime.usage(&self.payload).await.unwrap_or(self.used.get());
+            let started = self.started.get();
+            usage.duration_sec = started.map_or(0.0, |start| start.elapsed().as_secs_f64());
+            self.used.set(usage);
+        }
+        self.daemon.report(Report::Usage(self.used.get())).await;
     }
 
     async fn set_state(&self, now: ActivityState, next: Option<ActivityState>) {
@@ -223,6 +229,7 @@ impl Unit {
 
     /// Ends the payload.
     async fn stop(&self) {
+        self.report_usage().await;
         if let Err(e) = self.runtime.stop(&self.payload).await {
             eprintln!("exeunit: {e}");
         }

@@ -82,6 +82,17 @@ impl Rig {
         self.daemon(name, &["--role", "provider", "--image-dir", &images]).await
     }
 
+    /// A provider with this `config.toml`.
+    pub async fn provider_with(&self, name: &str, config: &str, more: &[&str]) -> Daemon {
+        let dir = self.dir.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(dir.join("config.toml"), config).unwrap();
+        let images = text(&self.images());
+        let args = [&["--role", "provider", "--image-dir", &images], more].concat();
+        self.daemon(name, &args).await
+    }
+
     pub async fn daemon(&self, name: &str, more: &[&str]) -> Daemon {
         let dir = self.dir.path().join(name);
         let relay = self.relay.to_string();
@@ -255,7 +266,11 @@ impl Daemon {
 
     /// An agreement and an activity with busybox.
     pub async fn activity(&self, provider: &Daemon) -> String {
-        let ask = json!({ "provider": provider.id, "image": "busybox" });
+        self.activity_of(json!({ "provider": provider.id, "image": "busybox" })).await
+    }
+
+    /// An activity by this agreement.
+    pub async fn activity_of(&self, ask: Value) -> String {
         // A provider that has just started may not be registered at the relay yet.
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let agreement = loop {
@@ -316,7 +331,19 @@ impl Daemon {
 
     /// An activity with busybox, added to the network at `ip`, deployed and started.
     pub async fn payload(&self, provider: &Daemon, network: &str, ip: &str) -> String {
-        let activity = self.activity(provider).await;
+        let ask = json!({ "provider": provider.id, "image": "busybox" });
+        self.payload_of(ask, provider, network, ip).await
+    }
+
+    /// As [`payload`](Self::payload), by this agreement.
+    pub async fn payload_of(
+        &self,
+        ask: Value,
+        provider: &Daemon,
+        network: &str,
+        ip: &str,
+    ) -> String {
+        let activity = self.activity_of(ask).await;
         self.add_node(network, provider, ip).await;
         let results = self.exec(&activity, json!([deploy(network, ip), { "start": {} }])).await;
         assert!(results.iter().all(|result| result["result"] == "Ok"), "{results:#?}");

@@ -73,8 +73,10 @@ impl Host {
         self.all.lock().get(&id).map(|hosted| hosted.info())
     }
 
-    pub(crate) fn usage(&self, id: ActivityId) -> Option<Usage> {
-        self.all.lock().get(&id).map(|hosted| hosted.usage())
+    /// What an activity has used, measured now; `None` when it is not this node's.
+    pub(crate) async fn usage(&self, id: ActivityId) -> Option<Usage> {
+        let hosted = self.all.lock().get(&id).cloned()?;
+        Some(self.usage_of(&hosted).await)
     }
 
     /// Ends everything.
@@ -99,14 +101,19 @@ impl Host {
                 self.core.store.put_document(KIND, &id, &info)?;
             }
         }
-        let dir = self.core.activities_dir();
-        make_directory(&dir)?;
-        if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Ok(());
+        for dir in [self.core.activities_dir(), self.core.probes_dir()] {
+            make_directory(&dir)?;
+            if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none()) {
+                continue;
+            }
+            gvpn_exeunit::sweep(&dir).await.map_err(|e| {
+                NodeError::internal(format!(
+                    "cannot clear {} of old activities: {e}",
+                    dir.display()
+                ))
+            })?;
         }
-        gvpn_exeunit::sweep(&dir).await.map_err(|e| {
-            NodeError::internal(format!("cannot clear {} of old activities: {e}", dir.display()))
-        })
+        Ok(())
     }
 
     fn serve(self: &Arc<Self>) {
@@ -167,7 +174,7 @@ impl Host {
             }
             ActivityRequest::Usage { id } => {
                 let hosted = self.find(peer, id)?;
-                Ok(ActivityReply::Usage(hosted.fresh_usage().await))
+                Ok(ActivityReply::Usage(self.usage_of(&hosted).await))
             }
             ActivityRequest::Watch { .. } => Err(NodeError::internal("a watch is no request")),
         }
@@ -323,6 +330,8 @@ impl Host {
     /// Ends an activity and waits until nothing of it is left.
     async fn end(&self, hosted: &Arc<Hosted>, reason: &str) {
         if let Some(unit) = hosted.unit() {
+            // The last figures are the ones that count.
+            hosted.measure().await;
             unit.terminate_because(reason).await;
         }
         self.ended(hosted, Some(reason.to_owned()));

@@ -17,10 +17,14 @@ use gvpn_model::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{ActivityInfo, Usage, activities::log::Log, proto::ActivityUpdate};
+use crate::{
+    ActivityInfo,
+    activities::{info::Traffic, log::Log},
+    proto::ActivityUpdate,
+};
 
 /// How long an ExeUnit may take to say what was used.
-const USAGE_WAIT: Duration = Duration::from_secs(1);
+const USAGE_WAIT: Duration = Duration::from_secs(4);
 
 /// An activity on this node.
 pub(crate) struct Hosted {
@@ -30,7 +34,9 @@ pub(crate) struct Hosted {
     unit: Mutex<Option<Arc<ExeUnit>>>,
     pub(crate) joined: Mutex<BTreeMap<NetworkId, Joined>>,
     batches: Mutex<BTreeSet<BatchId>>,
-    usage: watch::Sender<Usage>,
+    usage: watch::Sender<gvpn_exeunit::Usage>,
+    /// What vNICs that are gone have carried.
+    pub(crate) carried: Mutex<Traffic>,
     /// What the agreement reserved for it.
     pub(crate) share: Share,
 }
@@ -68,7 +74,8 @@ impl Hosted {
             unit: Mutex::default(),
             joined: Mutex::default(),
             batches: Mutex::default(),
-            usage: watch::Sender::new(Usage::default()),
+            usage: watch::Sender::new(gvpn_exeunit::Usage::default()),
+            carried: Mutex::default(),
             share,
         }
     }
@@ -113,21 +120,17 @@ impl Hosted {
         self.batches.lock().insert(batch)
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage.borrow().clone()
-    }
-
-    /// What it has used by now, when its ExeUnit says so in time; else what is known.
-    pub(crate) async fn fresh_usage(&self) -> Usage {
+    /// What its ExeUnit says it has used by now, when it says so in time; else what is known.
+    pub(crate) async fn measure(&self) -> gvpn_exeunit::Usage {
         let mut updates = self.usage.subscribe();
         if let Some(unit) = self.unit() {
             unit.poll_usage();
             let _ = tokio::time::timeout(USAGE_WAIT, updates.changed()).await;
         }
-        self.usage()
+        *self.usage.borrow()
     }
 
-    pub(crate) fn set_usage(&self, usage: Usage) {
+    pub(crate) fn set_usage(&self, usage: gvpn_exeunit::Usage) {
         self.usage.send_replace(usage);
     }
 

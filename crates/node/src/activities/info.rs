@@ -1,5 +1,7 @@
 //! What is asked and told about an activity.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use gvpn_model::{
     ActivityId, ActivityState, AgreementId, BatchEvent, CommandResult, NodeId, StatePair,
@@ -66,6 +68,25 @@ pub struct Usage {
     pub current_usage: Vec<f64>,
     /// Seconds since 1970.
     pub timestamp: i64,
+    /// Everything that is counted, by name: those of `current_usage` and more.
+    #[serde(default)]
+    pub counters: BTreeMap<String, f64>,
+}
+
+/// Bytes that a payload's vNICs have carried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Sent by the payload.
+    pub(crate) sent: u64,
+    /// Received by it.
+    pub(crate) received: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.sent += more.sent;
+        self.received += more.received;
+    }
 }
 
 impl Usage {
@@ -76,15 +97,24 @@ impl Usage {
 impl Default for Usage {
     /// Nothing yet.
     fn default() -> Self {
-        gvpn_exeunit::Usage::default().into()
+        Self::new(gvpn_exeunit::Usage::default(), Traffic::default())
     }
 }
 
-impl From<gvpn_exeunit::Usage> for Usage {
-    fn from(usage: gvpn_exeunit::Usage) -> Self {
+impl Usage {
+    /// Now, by the ExeUnit's word and the data path's.
+    pub(crate) fn new(usage: gvpn_exeunit::Usage, traffic: Traffic) -> Self {
+        let counters = [
+            (Self::COUNTERS[0], usage.duration_sec),
+            (Self::COUNTERS[1], usage.cpu_sec),
+            ("gvpn.usage.memory-bytes", usage.memory as f64),
+            ("gvpn.usage.network.sent-bytes", traffic.sent as f64),
+            ("gvpn.usage.network.received-bytes", traffic.received as f64),
+        ];
         Self {
             current_usage: vec![usage.duration_sec, usage.cpu_sec],
             timestamp: Utc::now().timestamp(),
+            counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
         }
     }
 }

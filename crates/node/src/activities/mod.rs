@@ -143,7 +143,7 @@ impl Activities {
     /// # Errors
     /// `NotFound`.
     pub async fn usage(&self, id: ActivityId) -> Result<Usage, NodeError> {
-        match self.host.usage(id) {
+        match self.host.usage(id).await {
             Some(usage) => Ok(usage),
             None => self.requestor.usage(id).await,
         }

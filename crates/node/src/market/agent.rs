@@ -36,6 +36,7 @@ impl Markets {
         let this = self.clone();
         self.inner.core.spawn(async move {
             let mut ticks = this.inner.ticks.subscribe();
+            let mut runtimes = this.inner.core.runtimes.subscribe();
             this.renew_offers();
             loop {
                 ticks.borrow_and_update();
@@ -44,6 +45,7 @@ impl Markets {
                 tokio::select! {
                     () = this.inner.agent.renew.notified() => this.renew_offers(),
                     _ = ticks.changed() => {}
+                    _ = runtimes.changed() => this.renew_if_changed(),
                     () = tokio::time::sleep(this.until_overdue()) => this.renew_if_changed(),
                 }
             }
@@ -91,7 +93,10 @@ impl Markets {
         self.presets()
             .iter()
             .filter(|preset| preset.active && policy.runtimes.contains(&preset.runtime))
-            .map(|p| p.offer(&capabilities::probe(&self.inner.core, &policy, &p.runtime)))
+            .filter_map(|p| {
+                let can = self.inner.core.runtimes.look(&self.inner.core, &p.runtime)?;
+                Some(p.offer(&capabilities::of(&self.inner.core, &policy, &p.runtime, &can)))
+            })
             .collect()
     }
 

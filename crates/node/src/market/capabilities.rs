@@ -1,5 +1,6 @@
 //! What this host can offer, as far as it can be found out.
 
+use gvpn_exeunit::Probed;
 use gvpn_market::{Properties, provider::Capabilities};
 use gvpn_payment::KNOWN_PLATFORMS;
 use serde_json::json;
@@ -16,7 +17,13 @@ fn market_name(runtime: &str) -> &str {
     }
 }
 
-pub(super) fn probe(core: &Core, policy: &ProviderPolicy, runtime: &str) -> Capabilities {
+/// What is said about a runtime that has been found to work so.
+pub(super) fn of(
+    core: &Core,
+    policy: &ProviderPolicy,
+    runtime: &str,
+    can: &Probed,
+) -> Capabilities {
     let market = &core.config.market;
     let cores = policy.cpu_cores.max(1.0) as u32;
     let threads = std::thread::available_parallelism().map_or(cores, |n| n.get() as u32);
@@ -29,7 +36,7 @@ pub(super) fn probe(core: &Core, policy: &ProviderPolicy, runtime: &str) -> Capa
         subnet: market.subnet.clone(),
         runtime: market_name(runtime).to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        features: features(core),
+        features: features(can),
         cpu_cores: cores,
         cpu_threads: threads.min(cores.max(1)),
         cpu_architecture: std::env::consts::ARCH.to_owned(),
@@ -50,24 +57,17 @@ pub(super) fn probe(core: &Core, policy: &ProviderPolicy, runtime: &str) -> Capa
 
 /// Whether payloads here can join networks: it takes a TUN device that this process may open.
 pub(crate) fn has_vpn(core: &Core) -> bool {
-    open_tun(core).is_ok()
+    std::fs::OpenOptions::new().read(true).write(true).open(&core.config.tun_device).is_ok()
 }
 
-fn open_tun(core: &Core) -> std::io::Result<std::fs::File> {
-    std::fs::OpenOptions::new().read(true).write(true).open(&core.config.tun_device)
-}
-
-fn features(core: &Core) -> Vec<String> {
-    match open_tun(core) {
-        Ok(_) => vec!["vpn".to_owned(), "manifest-support".to_owned()],
-        Err(error) => {
-            tracing::warn!(
-                device = %core.config.tun_device.display(), %error,
-                "no TUN device: what is offered here has no `vpn` capability"
-            );
-            vec!["manifest-support".to_owned()]
-        }
+/// `vpn`: payloads can join networks; their addresses, names and groups then follow the owner's changes.
+/// Payloads have no way to the Internet, so there is no `inet`.
+fn features(can: &Probed) -> Vec<String> {
+    let mut features = vec!["manifest-support".to_owned()];
+    if can.vpn.is_ok() {
+        features.extend(["vpn", "gvpn-live", "gvpn-ipv6", "gvpn-multicast"].map(str::to_owned));
     }
+    features
 }
 
 fn cpu_brand() -> String {

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// Process 1 of the container.
-const KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
+pub(super) const KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
 /// Where init's directory is seen in its mount namespace: the way to its real place may be barred to the
 /// users that exist here.
 const PLACE: &str = "/tmp/payload";

@@ -2,6 +2,7 @@
 
 mod engine;
 mod inside;
+mod probe;
 mod spec;
 mod user;
 
@@ -18,6 +19,7 @@ use crate::{
     init::{Init, Plan},
 };
 pub(crate) use inside::InContainer;
+pub use probe::{PROBE, write_probe_image};
 
 /// Runs the payload as a container of the host's OCI runtime (`runc`, `crun` or `youki`) in the
 /// payload's user and network namespaces. The layers of its image are shared read-only below a layer

@@ -46,7 +46,7 @@ pub(super) async fn run(
                 let signature = host.core.config.identity.sign(RESULTS_DOMAIN, &digest);
                 let _ = reply.send(Ok(hex::encode(signature.as_bytes())));
             }
-            ExeUnitEvent::Usage(usage) => hosted.set_usage(usage.into()),
+            ExeUnitEvent::Usage(usage) => hosted.set_usage(usage),
             ExeUnitEvent::Exited { reason: why } => {
                 reason = why.or_else(|| Some("terminated".to_owned()));
                 break;

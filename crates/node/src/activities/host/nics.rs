@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use gvpn_dataplane::PortSpec;
+use gvpn_dataplane::{PortId, PortSpec};
 use gvpn_exeunit::ExeUnit;
 use gvpn_model::{MemberId, NetworkId};
 use gvpn_roster::{Member, Roster};
 
 use super::Host;
 use crate::{
-    NodeError,
+    NodeError, Usage,
     activities::{
         hosted::{Hosted, Joined},
+        info::Traffic,
         resolve,
     },
     networks::network_config,
@@ -36,7 +37,7 @@ impl Host {
         let mut joined = hosted.joined.lock();
         let entry = joined.get_mut(&network).ok_or_else(|| not_in(network))?;
         if let Some(old) = entry.port.take() {
-            self.core.dataplane().detach(old);
+            self.close(hosted, old);
         }
         let spec = PortSpec { network, member, nic: port_nic(nic) };
         entry.port = Some(self.core.dataplane().attach(spec)?);
@@ -50,15 +51,42 @@ impl Host {
         if let Some(entry) = hosted.joined.lock().get_mut(&network)
             && let Some(port) = entry.port.take()
         {
-            self.core.dataplane().detach(port);
+            self.close(hosted, port);
         }
     }
 
     pub(super) fn detach_all(&self, hosted: &Hosted) {
         let joined = std::mem::take(&mut *hosted.joined.lock());
         for port in joined.into_values().filter_map(|entry| entry.port) {
-            self.core.dataplane().detach(port);
+            self.close(hosted, port);
         }
+    }
+
+    /// Detaches a vNIC; what it has carried is remembered.
+    fn close(&self, hosted: &Hosted, port: PortId) {
+        let mut carried = hosted.carried.lock();
+        *carried += self.traffic(&[port]);
+        self.core.dataplane().detach(port);
+    }
+
+    fn traffic(&self, ports: &[PortId]) -> Traffic {
+        let mut traffic = Traffic::default();
+        for port in self.core.dataplane().stats().ports {
+            if ports.contains(&port.port) {
+                traffic += Traffic { sent: port.bytes_in, received: port.bytes_out };
+            }
+        }
+        traffic
+    }
+
+    /// What an activity has used, measured now.
+    pub(super) async fn usage_of(&self, hosted: &Hosted) -> Usage {
+        let used = hosted.measure().await;
+        let ports: Vec<PortId> =
+            hosted.joined.lock().values().filter_map(|entry| entry.port).collect();
+        let mut traffic = *hosted.carried.lock();
+        traffic += self.traffic(&ports);
+        Usage::new(used, traffic)
     }
 
     /// Brings payloads up to the rosters: of one network, or of all.
@@ -108,7 +136,7 @@ impl Host {
         let mut joined = hosted.joined.lock();
         let Some(entry) = joined.get_mut(&network) else { return };
         if let Some(port) = entry.port.take() {
-            self.core.dataplane().detach(port);
+            self.close(hosted, port);
         }
         entry.member = None;
         if entry.told.take().is_some() {

@@ -133,7 +133,7 @@ mod tests {
     fn the_command_that_runs_is_known_while_it_does() {
         let mut batch = Batch::new(BatchId::random());
         let (batch_id, timestamp) = (batch.id, Utc::now());
-        let mut event = |batch: &mut Batch, kind| {
+        let event = |batch: &mut Batch, kind| {
             batch.event(BatchEvent { batch_id, index: 0, timestamp, kind });
         };
         let command = serde_json::json!({ "run": { "entry_point": "/bin/sh", "args": ["-c"] } });

@@ -20,5 +20,11 @@ pub const PROBE: &str = "/probe";
 pub fn write_probe_image(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let path = directory.join(PROBE.trim_start_matches('/'));
-    OpenOptions::new().write(true).create(true).mode(0o755).open(path)?.write_all(KEEPER)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o755)
+        .open(path)?
+        .write_all(KEEPER)
 }

@@ -23,8 +23,8 @@ impl World {
     async fn new(provider: &[&str]) -> Self {
         let rig = Rig::new().await;
         let requestor = rig.requestor().await;
-        let options = [&["--role", "provider"], provider].concat();
-        let provider = rig.daemon("provider", &options).await;
+        let config = "[provider]\nruntimes = [\"sandbox\"]\n";
+        let provider = rig.provider_with("provider", config, provider).await;
         let tar = rig.path("image.tar");
         let mut command = Command::new("tar");
         command.arg("-cf").arg(&tar).arg("-C").arg(rig.images().join("busybox")).arg(".");

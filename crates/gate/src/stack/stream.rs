@@ -44,7 +44,7 @@ impl UserStream {
                 socket.register_send_waker(cx.waker());
                 Poll::Pending
             }
-            Tcp::Closed if gone => Poll::Ready(Err(io::ErrorKind::NetworkUnreachable.into())),
+            Tcp::Closed if gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Tcp::Closed => Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into())),
             _ => Poll::Ready(Ok(())),
         }

@@ -66,8 +66,11 @@ impl Rig {
         busybox_image(&dir.path().join("images/busybox"));
         let relay = free_address();
         let data = dir.path().join("relay");
+        // Other tests have relays too: the ports that it would open by default are not for it alone.
+        let none = ["--stream", "none", "--metrics", "none"];
         let args = ["relay", "--listen", &relay.to_string(), "--data-dir", &text(&data)];
-        let process = start(&args.map(str::to_owned), &dir.path().join("relay.log"));
+        let args: Vec<_> = args.iter().chain(&none).map(|arg| (*arg).to_owned()).collect();
+        let process = start(&args, &dir.path().join("relay.log"));
         let rig = Self { dir, relay, _relay: process };
         eventually("the relay listens", async || UdpSocket::bind(rig.relay).is_err()).await;
         rig

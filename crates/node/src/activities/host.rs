@@ -24,6 +24,8 @@ mod events;
 mod image;
 mod nics;
 
+/// Characters of a requestor's reason that are kept.
+const WHY_LIMIT: usize = 300;
 /// Kind of the documents that keep activities of others.
 const KIND: &str = "hosted-activity";
 /// How long an ended activity's log is kept for its requestor.
@@ -167,9 +169,10 @@ impl Host {
                 self.set_network(&hosted, network, ip)?;
                 Ok(ActivityReply::Done)
             }
-            ActivityRequest::Destroy { id } => {
+            ActivityRequest::Destroy { id, why } => {
                 let hosted = self.find(peer, id)?;
-                self.end(&hosted, "destroyed by the requestor").await;
+                let why: String = why.chars().take(WHY_LIMIT).collect();
+                self.end(&hosted, &why).await;
                 Ok(ActivityReply::Done)
             }
             ActivityRequest::Usage { id } => {

@@ -32,12 +32,14 @@ struct Known {
     usage: Usage,
     /// Number of the next entry of the provider's log.
     next: u64,
+    /// Why the requestor wants it ended.
+    why: Option<String>,
 }
 
 impl Remote {
     pub(crate) fn new(info: ActivityInfo, batches: Vec<BatchId>) -> Self {
         let batches = batches.into_iter().map(|id| (id, Batch::new(id))).collect();
-        let known = Known { info, batches, usage: Usage::default(), next: 0 };
+        let known = Known { info, batches, usage: Usage::default(), next: 0, why: None };
         Self {
             known: Arc::new(Mutex::new(known)),
             tick: watch::Sender::new(0),
@@ -77,6 +79,12 @@ impl Remote {
     /// Number of the next entry that is wanted from the provider's log.
     pub(crate) fn next(&self) -> u64 {
         self.known.lock().next
+    }
+
+    /// The requestor wants it ended, and knows better than the provider why.
+    pub(crate) fn ask_end_because(&self, why: &str) {
+        self.known.lock().why = Some(why.to_owned());
+        self.ask_end();
     }
 
     /// The requestor wants it ended.
@@ -189,7 +197,7 @@ impl Known {
                     return false;
                 }
                 if state.0 == gvpn_model::ActivityState::Terminated {
-                    self.info.end(reason);
+                    self.info.end(self.why.clone().or(reason));
                     self.abort_batches();
                 } else {
                     self.info.state = state;

@@ -25,7 +25,7 @@ const DESTROY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a provider may take to say what was used.
 const USAGE_LIMIT: Duration = Duration::from_secs(5);
 /// Why an activity has ended that this node wanted ended.
-const DESTROYED: &str = "destroyed by the requestor";
+pub(crate) const DESTROYED: &str = "destroyed by the requestor";
 /// How long an ended activity is remembered across restarts.
 const REMEMBERED: chrono::Duration = chrono::Duration::days(1);
 
@@ -243,9 +243,9 @@ impl Requestor {
         }
         // From here on the follower tells the provider too, should this attempt fail, also if this
         // node is started anew before.
-        remote.ask_end();
+        remote.ask_end_because(why);
         self.keep(&remote)?;
-        let request = ActivityRequest::Destroy { id };
+        let request = ActivityRequest::Destroy { id, why: why.to_owned() };
         let reason = match self.ask(remote.info().provider, &request, DESTROY_LIMIT).await {
             Ok(_) => {
                 remote.told_end();

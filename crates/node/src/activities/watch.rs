@@ -11,7 +11,10 @@ use tokio::time::timeout;
 
 use crate::{
     ErrorKind, NodeError,
-    activities::{remote::Remote, requestor::Requestor},
+    activities::{
+        remote::Remote,
+        requestor::{DESTROYED, Requestor},
+    },
     peers::{ANSWER_LIMIT, broken, keep_alive},
     proto::{self, ActivityReply, ActivityRequest, Numbered},
 };
@@ -98,7 +101,8 @@ async fn session(
 /// The activity is over here; the provider may not know it yet.
 async fn tell_end(requestor: &Requestor, remote: &Remote) {
     let info = remote.info();
-    let request = ActivityRequest::Destroy { id: info.id };
+    let why = info.reason.unwrap_or_else(|| DESTROYED.to_owned());
+    let request = ActivityRequest::Destroy { id: info.id, why };
     let (start, mut pause) = (Instant::now(), Duration::from_secs(5));
     while start.elapsed() < TELL_FOR {
         match requestor.ask(info.provider, &request, ANSWER_LIMIT).await {

@@ -42,6 +42,8 @@ pub enum ActivityRequest {
     Destroy {
         /// The activity.
         id: ActivityId,
+        /// Why; the provider keeps the first 300 characters.
+        why: String,
     },
     /// What has it used?
     Usage {

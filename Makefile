@@ -18,7 +18,8 @@ simulate:        ## run SEEDS random histories of paths in a simulated internet 
 	GVPN_SIM_SEEDS=0..$(or $(SEEDS),5000) $(CARGO) test --release -p gvpn-path --test simulation random -- --nocapture
 
 conformance: setup ## run Golem's own clients, from their registries, against real daemons
-	$(CARGO) build -p gvpn -p gvpn-gftp -p gvpn-sdk --bins --examples
+	# As the tests are built, so that little is built twice.
+	$(CARGO) build --workspace --all-targets
 	conformance/run.py $(CONFORMANCE_ARGS)
 
 build:           ## build the gvpn binary

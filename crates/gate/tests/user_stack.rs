@@ -115,7 +115,7 @@ fn serve(mut wire: Wire, stop: &AtomicBool) {
         (port, sockets.add(socket), 0)
     });
     while !stop.load(Ordering::Acquire) {
-        interface.poll(now(), &mut wire, &mut sockets);
+        // Every port listens before the first frame is looked at.
         for (port, handle, count) in &mut served {
             step(&mut sockets, *handle, *port, count);
         }

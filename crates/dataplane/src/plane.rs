@@ -368,10 +368,11 @@ fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, Sta
 }
 
 /// Makes sure that no other program holds the ports asked for: sockets that share an address with
-/// each other would share it with that program too.
+/// each other would share it with that program too. Where any port will do, the system chooses one
+/// that nobody has: among sockets that share, it would choose one that others have.
 fn resolve(listen: &[SocketAddr]) -> Result<Vec<SocketAddr>, StartError> {
-    for &addr in listen.iter().filter(|addr| addr.port() != 0) {
-        UdpSocket::is_free(addr).map_err(|source| StartError::Bind { addr, source })?;
-    }
-    Ok(listen.to_vec())
+    let own = |&addr: &SocketAddr| {
+        UdpSocket::free(addr).map_err(|source| StartError::Bind { addr, source })
+    };
+    listen.iter().map(own).collect()
 }

@@ -61,13 +61,14 @@ impl UdpSocket {
         Ok(Self { fd: socket.into(), local, gso: AtomicBool::new(gso), gro })
     }
 
-    /// Fails if another socket holds the address.
-    pub(crate) fn is_free(addr: SocketAddr) -> io::Result<()> {
+    /// The address, or one with a free port for port 0. Fails if another socket holds it.
+    pub(crate) fn free(addr: SocketAddr) -> io::Result<SocketAddr> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.bind(&addr.into())
+        socket.bind(&addr.into())?;
+        socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {

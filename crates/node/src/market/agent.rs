@@ -22,14 +22,22 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Agent {
     /// Its own offers, also those that are off the sheet and still negotiated about.
     offers: Mutex<BTreeSet<SubscriptionId>>,
-    /// Something changed that may change the offers.
+    /// Offers are to be made anew.
     renew: Notify,
+    /// Something changed that may change the offers.
+    changed: Notify,
 }
 
 impl Markets {
-    /// Offers are made anew: an agreement was made or ended, or the presets changed.
+    /// Offers are made anew: an agreement was made or ended.
     pub(super) fn agent_renews(&self) {
         self.inner.agent.renew.notify_one();
+    }
+
+    /// Offers are made anew if they would be others now: the presets or the policy changed. Who has
+    /// seen an offer that stays as it is does not see it again.
+    pub(super) fn agent_looks(&self) {
+        self.inner.agent.changed.notify_one();
     }
 
     pub(super) fn run_agent(&self) {
@@ -44,6 +52,7 @@ impl Markets {
                 this.end_overdue();
                 tokio::select! {
                     () = this.inner.agent.renew.notified() => this.renew_offers(),
+                    () = this.inner.agent.changed.notified() => this.renew_if_changed(),
                     _ = ticks.changed() => {}
                     _ = runtimes.changed() => this.renew_if_changed(),
                     () = tokio::time::sleep(this.until_overdue()) => this.renew_if_changed(),

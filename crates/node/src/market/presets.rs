@@ -39,8 +39,13 @@ impl Markets {
 
     /// Replaces the provider's policy, and what is offered with it; `None` stops accepting.
     pub fn set_policy(&self, policy: Option<ProviderPolicy>) {
+        let requestors =
+            |policy: &Option<ProviderPolicy>| policy.as_ref().map(|p| p.requestors.clone());
+        let before = self.inner.agreements.policy();
+        let others = before.is_some() && requestors(&before) != requestors(&policy);
         self.inner.agreements.set_policy(policy);
-        self.agent_renews();
+        // Who was refused before is told of the offers again.
+        if others { self.agent_renews() } else { self.agent_looks() }
     }
 
     /// The offers that are published.
@@ -101,7 +106,7 @@ impl Markets {
             self.inner.core.store.put_document(KIND, &preset.name, preset)?;
         }
         *self.inner.presets.kept.write() = all;
-        self.agent_renews();
+        self.agent_looks();
         Ok(())
     }
 }

@@ -45,6 +45,9 @@ struct Options {
     /// Packets that the vNIC queues.
     #[arg(long, default_value_t = 500)]
     queue: u32,
+    /// Queues of the vNIC.
+    #[arg(long, default_value_t = gvpn_dataplane::MAX_QUEUES)]
+    queues: usize,
     /// Print counters every second.
     #[arg(long)]
     verbose: bool,
@@ -72,11 +75,13 @@ fn main() -> io::Result<()> {
     let network = book.network();
     plane.set_network(network, Arc::new(Table::build(book.roster(), my_id)));
     let vnet = !options.no_offloads;
-    let fd = open_tun("tun0", vnet)?;
+    let queues = if vnet { options.queues } else { 1 };
+    let mut fds: Vec<_> =
+        (0..queues).map(|_| open_tun("tun0", vnet, queues > 1)).collect::<Result<_, _>>()?;
     ip(&format!("addr add 10.99.0.{}/24 dev tun0", me + 2))?;
     let Options { mtu, queue, .. } = options;
     ip(&format!("link set tun0 mtu {mtu} txqueuelen {queue} gso_max_size 60000 up"))?;
-    let nic = if vnet { Nic::TunVnet(fd) } else { Nic::Tun(fd) };
+    let nic = if vnet { Nic::TunQueues(fds) } else { Nic::Tun(fds.remove(0)) };
     plane.attach(PortSpec { network, member: members[me], nic }).map_err(io::Error::other)?;
     let suite = if options.chacha { Suite::ChaCha20Poly1305 } else { Suite::Aes256Gcm };
     let keys = LaneKeys::from_exporter(suite, &[5; 64], me == 0);
@@ -94,8 +99,9 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Opens (and makes) a TUN in the current network namespace, with all offloads if `vnet`.
-fn open_tun(name: &str, vnet: bool) -> io::Result<OwnedFd> {
+/// Opens (and makes) a TUN in the current network namespace, with all offloads if `vnet`, as one of
+/// several queues if `more`.
+fn open_tun(name: &str, vnet: bool, more: bool) -> io::Result<OwnedFd> {
     // SAFETY: a constant path and flags.
     let fd = unsafe { libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
     if fd < 0 {
@@ -110,7 +116,9 @@ fn open_tun(name: &str, vnet: bool) -> io::Result<OwnedFd> {
         *to = from as libc::c_char;
     }
     let vnet_flag = if vnet { libc::IFF_VNET_HDR } else { 0 };
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | vnet_flag) as i16;
+    let queues_flag = if more { libc::IFF_MULTI_QUEUE } else { 0 };
+    request.ifr_ifru.ifru_flags =
+        (libc::IFF_TUN | libc::IFF_NO_PI | vnet_flag | queues_flag) as i16;
     // SAFETY: TUNSETIFF reads and writes the ifreq that it is given.
     if unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) } < 0 {
         return Err(io::Error::last_os_error());

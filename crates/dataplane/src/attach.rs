@@ -4,11 +4,17 @@ use std::{fmt, io, os::fd::OwnedFd};
 
 use gvpn_model::{MemberId, NetworkId};
 
+/// Most queues of one vNIC.
+pub const MAX_QUEUES: usize = 8;
+
 /// A vNIC as the data plane sees it: a file descriptor and the framing on it.
 #[derive(Debug)]
 pub enum Nic {
     /// A TUN (no packet information) opened with `IFF_VNET_HDR`: super-packets both ways.
     TunVnet(OwnedFd),
+    /// The same, opened once for each of its queues (`IFF_MULTI_QUEUE`), at most
+    /// [`MAX_QUEUES`]: a flow that fills its queue does not delay those in others.
+    TunQueues(Vec<OwnedFd>),
     /// A TUN (no packet information) that carries a packet at a time.
     Tun(OwnedFd),
     /// A stream socket; each Ethernet frame after its length as four big-endian bytes.

@@ -111,7 +111,7 @@ impl Control {
         self.ports.insert(id.0, Arc::clone(&port));
         self.publish_ports(core);
         self.publish(network);
-        if let Err(source) = core.worker_of(id.0).poll.add_port(port.raw(), id.0) {
+        if let Err(source) = port.watch() {
             self.detach(core, id);
             return Err(unusable(source));
         }
@@ -122,7 +122,7 @@ impl Control {
     pub(crate) fn detach(&mut self, core: &Core, id: PortId) {
         self.forget_closed(core);
         let Some(port) = self.ports.remove(&id.0) else { return };
-        core.worker_of(id.0).poll.remove(port.raw());
+        port.unwatch();
         self.forget_groups(&port);
         self.publish_ports(core);
         self.publish(port.network.id);

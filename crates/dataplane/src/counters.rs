@@ -11,6 +11,8 @@ use crate::{Drop, drops};
 #[repr(align(128))]
 pub(crate) struct Counters {
     own: [AtomicU64; drops::COUNT],
+    /// Packets from peers that were marked because a socket's queue stood.
+    pub(crate) marked: AtomicU64,
     switch: Box<[AtomicU64]>,
 }
 
@@ -18,6 +20,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             own: std::array::from_fn(|_| AtomicU64::new(0)),
+            marked: AtomicU64::new(0),
             switch: DropReason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
         }
     }

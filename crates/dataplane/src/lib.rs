@@ -40,7 +40,7 @@ mod transmit;
 mod udp;
 mod worker;
 
-pub use attach::{AttachError, Nic, PortId, PortSpec};
+pub use attach::{AttachError, MAX_QUEUES, Nic, PortId, PortSpec};
 pub use capture::{Capture, CaptureSpec, Captured};
 pub use carrier::{Carried, Carrier};
 pub use config::{Config, Offloads, StartError};

@@ -261,6 +261,7 @@ impl DataPlane {
         Stats {
             workers: core.workers.len(),
             offloads: core.offloads(),
+            marked: core.workers.iter().map(|worker| worker.counters.marked.load(Relaxed)).sum(),
             ports: control.port_stats(),
             lanes: lane_stats(core),
             networks: control.network_stats(),

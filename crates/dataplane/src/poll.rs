@@ -10,19 +10,27 @@ use nix::sys::{
     eventfd::{EfdFlags, EventFd},
 };
 
+use crate::MAX_QUEUES;
+
 const WAKE: u64 = 0;
 const FIRST_SOCKET: u64 = 1;
 const FIRST_PORT: u64 = 1 << 16;
+const QUEUES: u64 = MAX_QUEUES as u64;
 
 /// How many events one wait brings.
 pub(crate) const EVENTS: usize = 64;
+
+fn port_token(id: u64, queue: usize) -> u64 {
+    FIRST_PORT + id * QUEUES + queue as u64
+}
 
 /// What is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     Wake,
     Socket(usize),
-    Port(u64),
+    /// A port and the queue of it that has something.
+    Port(u64, usize),
 }
 
 /// A thread's readiness queue, and a way to wake the thread.
@@ -44,16 +52,16 @@ impl Poll {
         self.add(fd, FIRST_SOCKET + index as u64)
     }
 
-    pub(crate) fn add_port(&self, fd: RawFd, id: u64) -> io::Result<()> {
-        self.add(fd, FIRST_PORT + id)
+    pub(crate) fn add_port(&self, fd: RawFd, id: u64, queue: usize) -> io::Result<()> {
+        self.add(fd, port_token(id, queue))
     }
 
-    /// Waits for room to write on a port too, or no longer.
+    /// Waits for room to write on a port of one queue too, or no longer.
     pub(crate) fn watch_port(&self, fd: RawFd, id: u64, writable: bool) {
         // SAFETY: the caller holds the descriptor open during the call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let out = if writable { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | out, FIRST_PORT + id);
+        let mut event = EpollEvent::new(EpollFlags::EPOLLIN | out, port_token(id, 0));
         // A port that was detached meanwhile needs no watching.
         let _ = self.epoll.modify(fd, &mut event);
     }
@@ -101,7 +109,10 @@ impl Poll {
         };
         ready.extend(events[..n].iter().map(|event| match event.data() {
             WAKE => Ready::Wake,
-            port if port >= FIRST_PORT => Ready::Port(port - FIRST_PORT),
+            port if port >= FIRST_PORT => {
+                let port = port - FIRST_PORT;
+                Ready::Port(port / QUEUES, (port % QUEUES) as usize)
+            }
             socket => Ready::Socket((socket - FIRST_SOCKET) as usize),
         }));
         if ready.contains(&Ready::Wake) {

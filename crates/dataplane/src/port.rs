@@ -3,7 +3,6 @@
 use std::{
     io::{self, IoSlice},
     net::IpAddr,
-    os::fd::RawFd,
     sync::{
         Arc,
         atomic::{
@@ -49,16 +48,23 @@ pub(crate) struct Port {
     uso: AtomicBool,
     armed: AtomicBool,
     solicited: AtomicU64,
-    /// What it sent beyond its share in its last turn, in bytes. Its own thread's.
-    pub(crate) overdrawn: AtomicI64,
-    /// How long its queue has not been empty; only the port's own thread looks.
-    pub(crate) standing: Mutex<Standing>,
+    /// What the payload sends.
+    queues: Box<[Queue]>,
     /// Packets marked because of a standing queue.
     pub(crate) marked: AtomicU64,
     pub(crate) packets_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) packets_out: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+}
+
+/// One queue of what a payload sends; only the port's own thread looks.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// What it sent beyond its share in its last turn, in bytes.
+    pub(crate) overdrawn: AtomicI64,
+    /// How long it has not been empty.
+    pub(crate) standing: Mutex<Standing>,
 }
 
 impl Port {
@@ -77,13 +83,12 @@ impl Port {
             network,
             owner,
             uso: AtomicBool::new(nic.takes_super_packets()),
+            queues: (0..nic.queues()).map(|_| Queue::default()).collect(),
             nic,
             kind,
             poll,
             armed: AtomicBool::new(false),
             solicited: zero(),
-            overdrawn: AtomicI64::new(0),
-            standing: Mutex::default(),
             marked: zero(),
             packets_in: zero(),
             bytes_in: zero(),
@@ -92,8 +97,19 @@ impl Port {
         })
     }
 
-    pub(crate) fn raw(&self) -> RawFd {
-        self.nic.raw()
+    /// Waits for what the payload sends.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        (0..self.queues.len())
+            .try_for_each(|queue| self.poll.add_port(self.nic.raw(queue), self.id.0, queue))
+    }
+
+    /// Waits no longer.
+    pub(crate) fn unwatch(&self) {
+        (0..self.queues.len()).for_each(|queue| self.poll.remove(self.nic.raw(queue)));
+    }
+
+    pub(crate) fn queue(&self, queue: usize) -> Option<&Queue> {
+        self.queues.get(queue)
     }
 
     /// Whether packets should be joined for it.
@@ -184,7 +200,7 @@ impl Port {
             return;
         }
         self.armed.store(false, SeqCst);
-        self.poll.watch_port(self.raw(), self.id.0, false);
+        self.poll.watch_port(self.nic.raw(0), self.id.0, false);
         // What another thread left between the two is looked for once more.
         if matches!(ethernet.flush(), Ok(true)) {
             self.arm();
@@ -193,7 +209,7 @@ impl Port {
 
     fn arm(&self) {
         if !self.armed.swap(true, SeqCst) {
-            self.poll.watch_port(self.raw(), self.id.0, true);
+            self.poll.watch_port(self.nic.raw(0), self.id.0, true);
         }
     }
 

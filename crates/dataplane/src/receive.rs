@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use gvpn_packet::{Checksum, Coalescer, MAX_RUN, Packet, Placed};
+use gvpn_packet::{Checksum, Coalescer, MAX_RUN, Packet, Placed, mark_congestion};
 use gvpn_path::Hop;
 use gvpn_session::{DataHeader, HEADER_LEN, ReplayError, TAG_LEN, TYPE_DATA};
 use gvpn_switch::{DropReason, NodeIx, Verdict};
@@ -21,6 +21,7 @@ use crate::{
     network::{State, Target},
     peer::{Inbound, Lane},
     port::{Port, Scratch},
+    standing::Standing,
     transmit::Context,
     udp::{MAX_DATAGRAM, Message, RECEIVE_BATCH, UdpSocket},
 };
@@ -74,6 +75,7 @@ pub(crate) struct Receive {
     coalescer: Coalescer,
     goals: Vec<Goal>,
     gather: Gather,
+    standing: Standing,
 }
 
 impl Default for Receive {
@@ -89,6 +91,7 @@ impl Default for Receive {
             coalescer: Coalescer::default(),
             goals: Vec::new(),
             gather: Gather::default(),
+            standing: Standing::default(),
         }
     }
 }
@@ -114,6 +117,16 @@ impl Receive {
         self.batch = if bytes / received.max(1) < SMALL { RECEIVE_BATCH } else { 1 };
         self.handle(cx, scratch);
         Ok(full)
+    }
+
+    /// A socket was read until nothing was left.
+    pub(crate) fn emptied(&mut self) {
+        self.standing.emptied();
+    }
+
+    /// A socket was left with something in it.
+    pub(crate) fn left(&mut self, now: u64) {
+        self.standing.left(now);
     }
 
     /// Handles what carriers brought.
@@ -389,7 +402,7 @@ impl Receive {
     }
 
     fn write_run(
-        &self,
+        &mut self,
         cx: &Context<'_>,
         state: &State,
         index: usize,
@@ -413,6 +426,11 @@ impl Receive {
         let hdr = self.coalescer.finish(index, buffer);
         let head = hdr.to_bytes();
         let run = &self.coalescer.runs()[index];
+        let inner = &mut buffer[run.at()..run.at() + run.header_len()];
+        if self.standing.is_due(cx.nanos) && mark_congestion(inner) {
+            self.standing.marked(cx.nanos);
+            cx.counters.marked.fetch_add(1, Relaxed);
+        }
         for port in ports {
             let mut parts = [IoSlice::new(&[]); MAX_RUN + 2];
             parts[0] = IoSlice::new(&head);

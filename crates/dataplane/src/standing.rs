@@ -1,4 +1,4 @@
-//! Whether a vNIC's queue stands: it has not been empty for a while.
+//! Whether a queue stands, a vNIC's or a socket's: it has not been empty for a while.
 //!
 //! The kernel does not tell how long a packet has waited in a TUN's queue, nor how many wait. But a
 //! queue that is never found empty adds delay to every packet, so its senders are told to slow

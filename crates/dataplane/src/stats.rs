@@ -14,6 +14,8 @@ pub struct Stats {
     pub workers: usize,
     /// Kernel offloads in use.
     pub offloads: Offloads,
+    /// Packets or super-packets from peers that were marked (ECN) because a socket's queue stood.
+    pub marked: u64,
     /// Ports.
     pub ports: Vec<PortStats>,
     /// Lanes.

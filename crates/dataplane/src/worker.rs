@@ -21,13 +21,14 @@ use crate::{
     transmit::{Context, Outcome, Transmit},
 };
 
-/// How many packets or super-packets a port may send before others get their turn.
+/// How many packets or super-packets a queue of a port may send before others get their turn.
 const PORT_TURN: usize = 64;
-/// How many bytes a port may send in its turn: a few super-packets, so that nothing waits long.
-/// Among several ports, what one sent beyond that is taken off its next turn (deficit round robin).
-const PORT_SHARE: i64 = 256 * 1024;
+/// How many bytes a queue of a port may send in its turn: about a super-packet, so that nothing waits
+/// long. Among several queues, what one sent beyond that is taken off its next turn (deficit round
+/// robin).
+const PORT_SHARE: i64 = 64 * 1024;
 /// How many receives a socket gets before others get their turn.
-const SOCKET_TURN: usize = 8;
+const SOCKET_TURN: usize = 2;
 
 const ETHERNET_HEADER: usize = 14;
 
@@ -37,6 +38,14 @@ const _: () = assert!(
     crate::udp::MAX_DATAGRAM * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 6 * MAX_PACKET
         <= BUDGET
 );
+
+/// Where a packet comes from: the member `from` of the network in `state`, by its vNIC.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    port: &'a Arc<Port>,
+    state: &'a State,
+    from: MemberIx,
+}
 
 /// A thread's own state.
 pub(crate) struct Worker {
@@ -87,7 +96,7 @@ impl Worker {
             let cx =
                 Context { core: &core, sockets: &me.sockets, counters: &me.counters, now, nanos };
             self.run_paced(&cx);
-            let rivals = ready.iter().filter(|event| matches!(event, Ready::Port(_))).count() > 1;
+            let rivals = ready.iter().filter(|event| matches!(event, Ready::Port(..))).count() > 1;
             for event in &ready {
                 match event {
                     Ready::Wake => {
@@ -95,9 +104,9 @@ impl Worker {
                         self.receive.carried(&cx, &me.arrivals, &mut self.scratch);
                     }
                     Ready::Socket(index) => self.socket(&cx, *index),
-                    Ready::Port(id) => {
+                    Ready::Port(id, queue) => {
                         if let Some(port) = core.ports.load().get(id).cloned() {
-                            self.port(&cx, &port, rivals);
+                            self.port(&cx, &port, *queue, rivals);
                         }
                     }
                 }
@@ -110,13 +119,14 @@ impl Worker {
         for _ in 0..SOCKET_TURN {
             match self.receive.run(cx, socket, &mut self.scratch) {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => return self.receive.emptied(),
                 Err(error) => {
                     tracing::debug!(%error, "receiving failed");
                     return;
                 }
             }
         }
+        self.receive.left(cx.nanos);
     }
 
     /// Sends what waited for a lane.
@@ -146,6 +156,7 @@ impl Worker {
                 cx.counters.drop(Drop::NotAMember, self.paced.forget(&port, &mut buffer));
                 continue;
             };
+            let origin = Origin { port: &port, state, from };
             let pacing = state.table.pacing(from);
             loop {
                 match self.paced.take(&port, pacing.as_ref(), cx.nanos, &mut buffer) {
@@ -154,7 +165,7 @@ impl Worker {
                         if let Some(pacing) = &pacing {
                             pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
                         }
-                        self.forward(cx, &port, state, from, &hdr, packet, packets);
+                        self.forward(cx, origin, &hdr, packet, packets);
                     }
                     Turn::Drop(packets) => {
                         cx.counters.switch_drop(DropReason::RateLimited, packets);
@@ -167,28 +178,31 @@ impl Worker {
         self.transmit.flush(cx);
     }
 
-    /// Moves what a vNIC has to send: a fair share of it where others have something to send too.
-    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>, rivals: bool) {
+    /// Moves what a queue of a vNIC has to send: a fair share of it where others have something to
+    /// send too.
+    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>, index: usize, rivals: bool) {
+        let Some(queue) = port.queue(index) else { return };
         let state = port.network.state.load();
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
-        let mut left = PORT_SHARE - if rivals { port.overdrawn.load(Relaxed) } else { 0 };
-        let (mut standing, mut empty) = (port.standing.lock(), false);
+        let mut left = PORT_SHARE - if rivals { queue.overdrawn.load(Relaxed) } else { 0 };
+        let (mut standing, mut empty) = (queue.standing.lock(), false);
         for _ in 0..PORT_TURN {
             if left <= 0 {
                 break;
             }
-            match port.nic.read(&mut buffer) {
+            match port.nic.read(index, &mut buffer) {
                 Ok(Some((hdr, packet))) => match (state.as_deref(), from) {
                     (Some(state), Some(from)) => {
                         left -= packet.len() as i64;
-                        if let Some(packet) = unwrap(cx, port, state, from, packet) {
+                        let origin = Origin { port, state, from };
+                        if let Some(packet) = unwrap(cx, origin, packet) {
                             if standing.is_due(cx.nanos) && mark_congestion(packet) {
                                 standing.marked(cx.nanos);
                                 port.marked.fetch_add(1, Relaxed);
                             }
-                            self.packet_in(cx, port, state, from, &hdr, packet);
+                            self.packet_in(cx, origin, &hdr, packet);
                         }
                     }
                     _ => cx.counters.drop(Drop::NotAMember, 1),
@@ -211,7 +225,7 @@ impl Worker {
             standing.left(cx.nanos)
         }
         drop(standing);
-        port.overdrawn.store((-left).max(0), Relaxed);
+        queue.overdrawn.store((-left).max(0), Relaxed);
         self.packet = buffer;
         self.transmit.flush(cx);
     }
@@ -220,31 +234,27 @@ impl Worker {
     fn packet_in(
         &mut self,
         cx: &Context<'_>,
-        port: &Arc<Port>,
-        state: &State,
-        from: MemberIx,
+        origin: Origin<'_>,
         hdr: &VnetHdr,
         packet: &mut [u8],
     ) {
+        let Origin { port, state, from } = origin;
         let packets = packets_in(hdr, packet);
         port.note_in(packets, packet.len() as u64);
         if port.network.captures.any() {
             port.network.captures.note(Direction::Outbound, &[IoSlice::new(packet)]);
         }
         if let Some(pacing) = state.table.pacing(from) {
-            return self.limited(cx, port, state, from, pacing, hdr, packet);
+            return self.limited(cx, origin, pacing, hdr, packet);
         }
-        self.forward(cx, port, state, from, hdr, packet, packets);
+        self.forward(cx, origin, hdr, packet, packets);
     }
 
     /// A packet of a member with a limit; a large super-packet is cut where the limit is small.
-    #[allow(clippy::too_many_arguments)]
     fn limited(
         &mut self,
         cx: &Context<'_>,
-        port: &Arc<Port>,
-        state: &State,
-        from: MemberIx,
+        origin: Origin<'_>,
         pacing: Pacing<'_>,
         hdr: &VnetHdr,
         packet: &mut [u8],
@@ -255,49 +265,44 @@ impl Worker {
             let mut cut = std::mem::take(&mut self.cut);
             for index in 0..segments.count() {
                 let len = segments.write_packet(index, &mut cut);
-                self.in_turn(cx, port, state, from, pacing, &VnetHdr::default(), &mut cut[..len]);
+                self.in_turn(cx, origin, pacing, &VnetHdr::default(), &mut cut[..len]);
             }
             self.cut = cut;
             return;
         }
-        self.in_turn(cx, port, state, from, pacing, hdr, packet);
+        self.in_turn(cx, origin, pacing, hdr, packet);
     }
 
     /// Sends a packet, or keeps it until its turn.
-    #[allow(clippy::too_many_arguments)]
     fn in_turn(
         &mut self,
         cx: &Context<'_>,
-        port: &Arc<Port>,
-        state: &State,
-        from: MemberIx,
+        origin: Origin<'_>,
         pacing: Pacing<'_>,
         hdr: &VnetHdr,
         packet: &mut [u8],
     ) {
         let packets = packets_in(hdr, packet);
-        if self.paced.must_wait(port, &pacing, cx.nanos) {
+        if self.paced.must_wait(origin.port, &pacing, cx.nanos) {
             let beside = Beside { hdr: *hdr, packets };
-            if !self.paced.hold(port, &pacing, beside, packet, cx.nanos) {
+            if !self.paced.hold(origin.port, &pacing, beside, packet, cx.nanos) {
                 cx.counters.switch_drop(DropReason::RateLimited, packets);
             }
             return;
         }
         pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
-        self.forward(cx, port, state, from, hdr, packet, packets);
+        self.forward(cx, origin, hdr, packet, packets);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn forward(
         &mut self,
         cx: &Context<'_>,
-        port: &Arc<Port>,
-        state: &State,
-        from: MemberIx,
+        origin: Origin<'_>,
         hdr: &VnetHdr,
         packet: &mut [u8],
         packets: u64,
     ) {
+        let Origin { port, state, from } = origin;
         let head = hdr.to_bytes();
         if let Owner::Pair { local, remote } = port.owner
             && addresses(packet) != Some((local, remote))
@@ -365,9 +370,7 @@ impl Worker {
 #[inline]
 fn unwrap<'a>(
     cx: &Context<'_>,
-    port: &Port,
-    state: &State,
-    from: MemberIx,
+    Origin { port, state, from }: Origin<'_>,
     bytes: &'a mut [u8],
 ) -> Option<&'a mut [u8]> {
     let Some(ethernet) = port.ethernet() else { return Some(bytes) };
@@ -390,7 +393,7 @@ fn unwrap<'a>(
 
 /// Takes a port whose other end is gone out of the tables.
 fn close(cx: &Context<'_>, port: &Port) {
-    cx.core.worker_of(port.id.0).poll.remove(port.raw());
+    port.unwatch();
     let id = port.id.0;
     cx.core.ports.rcu(|ports| {
         let mut ports = std::collections::HashMap::clone(ports);

@@ -227,7 +227,8 @@ impl Watcher {
         let mut fds = fds.into_iter();
         let event = match (request, fds.next()) {
             (Request::Attach { network, member, kind }, Some(fd)) => {
-                ExeUnitEvent::AttachNic { network, member, nic: Nic { fd, kind }, reply }
+                let nic = Nic { fd, queues: fds.collect(), kind };
+                ExeUnitEvent::AttachNic { network, member, nic, reply }
             }
             (Request::Fetch { url }, Some(file)) => ExeUnitEvent::FetchFile { url, file, reply },
             (Request::Store { url }, Some(file)) => ExeUnitEvent::StoreFile { url, file, reply },

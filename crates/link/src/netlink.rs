@@ -15,6 +15,7 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
     },
+    tc::{TcAttribute, TcHandle, TcMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
@@ -147,6 +148,18 @@ impl Netlink {
             let _ = set(attribute);
         }
         Ok(())
+    }
+
+    /// Takes the queueing discipline off a link: what the link queues itself is all there is.
+    ///
+    /// # Errors
+    /// When there is no such link, or the kernel refuses.
+    pub fn without_discipline(&mut self, name: &str) -> io::Result<()> {
+        let mut message = TcMessage::with_index(link(name)?.header.index as i32);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
     }
 
     /// Makes an interface exactly so: adds and removes addresses and routes, sets the MTU, brings it up.

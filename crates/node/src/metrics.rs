@@ -95,6 +95,13 @@ impl Page {
                 self.row("gvpn_port_bytes_total", &labels, value);
             }
         }
+        let marked = "gvpn_received_marked_packets_total";
+        self.head(
+            marked,
+            "counter",
+            "Packets from peers marked (ECN) because the socket's queue stood",
+        );
+        self.row(marked, &[], stats.marked);
         let marked = "gvpn_port_marked_packets_total";
         self.head(marked, "counter", "Packets marked (ECN) because the vNIC's queue stood");
         for port in stats.ports.iter().filter(|port| port.marked > 0) {

@@ -8,7 +8,8 @@ use crate::{ErrorKind, NodeError};
 /// The same descriptor in the data path's terms.
 pub(crate) fn nic(nic: gvpn_vnic::Nic) -> Nic {
     match nic.kind {
-        NicKind::TunVnet => Nic::TunVnet(nic.fd),
+        NicKind::TunVnet if nic.queues.is_empty() => Nic::TunVnet(nic.fd),
+        NicKind::TunVnet => Nic::TunQueues(std::iter::once(nic.fd).chain(nic.queues).collect()),
         NicKind::Tun => Nic::Tun(nic.fd),
         NicKind::Stream => Nic::Stream(nic.fd),
         NicKind::Stream2 => Nic::Stream2(nic.fd),

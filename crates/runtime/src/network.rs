@@ -40,6 +40,9 @@ pub struct NetworkConfig {
     pub search: Vec<String>,
 }
 
+/// Queues of a payload's interface: one for what is neither TCP nor UDP, the others for flows.
+const QUEUES: u32 = 8;
+
 /// The interfaces of a payload's networks in its namespace: what [`Runtime`](crate::Runtime)'s
 /// network methods do unless overridden.
 #[derive(Debug, Default)]
@@ -54,7 +57,7 @@ impl Interfaces {
         network: &NetworkConfig,
     ) -> Result<Nic, RuntimeError> {
         let number = self.take_number(network.network);
-        let spec = TunSpec::new(name(number), network.mtu);
+        let spec = TunSpec::new(name(number), network.mtu).with_queues(QUEUES);
         let joined = async {
             let tun = namespace.create_tun(spec).await?;
             namespace.configure(interface(number, network)).await?;

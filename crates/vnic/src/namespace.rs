@@ -155,8 +155,12 @@ impl Namespace {
     /// # Errors
     /// [`NamespaceError::Tun`], [`NamespaceError::Refused`].
     pub async fn create_tun(&self, spec: TunSpec) -> Result<TunDevice, NamespaceError> {
-        match self.order(Order::CreateTun(spec)).await? {
-            (Done::Tun { vnet_hdr, uso }, Some(fd)) => Ok(TunDevice { fd, vnet_hdr, uso }),
+        let (done, fds) = self.order(Order::CreateTun(spec)).await?;
+        let mut fds = fds.into_iter();
+        match (done, fds.next()) {
+            (Done::Tun { vnet_hdr, uso }, Some(fd)) => {
+                Ok(TunDevice { fd, queues: fds.collect(), vnet_hdr, uso })
+            }
             _ => Err(NamespaceError::Gone),
         }
     }
@@ -250,20 +254,19 @@ impl Namespace {
 
     async fn socket(&self, order: SocketOrder) -> io::Result<OwnedFd> {
         match self.order(Order::Socket(order)).await {
-            Ok((_, Some(fd))) => Ok(fd),
-            Ok((_, None)) => Err(io::ErrorKind::InvalidData.into()),
+            Ok((_, fds)) => fds.into_iter().next().ok_or(io::ErrorKind::InvalidData.into()),
             Err(NamespaceError::Refused { source, .. }) => Err(source),
             Err(e) => Err(io::Error::other(e)),
         }
     }
 
-    async fn order(&self, order: Order) -> Result<(Done, Option<OwnedFd>), NamespaceError> {
+    async fn order(&self, order: Order) -> Result<(Done, Vec<OwnedFd>), NamespaceError> {
         let (answer, answered) = oneshot::channel();
         let id = lock(&self.waiting).add(answer);
         let request = Request { id, order };
         self.sender.post(&request, vec![]).map_err(|_| NamespaceError::Gone)?;
-        let (outcome, fd) = answered.await.map_err(|_| NamespaceError::Gone)?;
-        outcome.map(|done| (done, fd)).map_err(|refusal| self.error(refusal))
+        let (outcome, fds) = answered.await.map_err(|_| NamespaceError::Gone)?;
+        outcome.map(|done| (done, fds)).map_err(|refusal| self.error(refusal))
     }
 
     fn error(&self, refusal: Refusal) -> NamespaceError {
@@ -284,7 +287,7 @@ impl Drop for Namespace {
     }
 }
 
-type Answer = (Result<Done, Refusal>, Option<OwnedFd>);
+type Answer = (Result<Done, Refusal>, Vec<OwnedFd>);
 
 /// Requests sent and not yet answered.
 #[derive(Debug, Default)]
@@ -308,7 +311,7 @@ async fn read(mut receiver: Receiver, waiting: Arc<Mutex<Waiting>>) {
     while let Ok(Some((Response { id, outcome }, fds))) = receiver.receive().await {
         let answer = lock(&waiting).answers.remove(&id);
         if let Some(answer) = answer {
-            let _ = answer.send((outcome, fds.into_iter().next()));
+            let _ = answer.send((outcome, fds));
         }
     }
     let mut waiting = lock(&waiting);

@@ -61,7 +61,7 @@ pub(crate) struct Response {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Done {
     Nothing,
-    /// The device travels beside this message.
+    /// The device's queues travel beside this message.
     Tun {
         vnet_hdr: bool,
         uso: bool,

@@ -196,6 +196,21 @@ async fn refusals_say_what_and_why() {
     assert!(matches!(error, NamespaceError::Refused { .. }), "{error}");
 }
 
+async fn a_device_has_the_queues_that_were_wanted_and_no_other() {
+    let namespace = namespace().await;
+    let spec = TunSpec::new("eth0", MTU).with_queues(8);
+    let tun = namespace.create_tun(spec.clone()).await.unwrap();
+    assert_eq!((tun.queues.len(), tun.vnet_hdr), (7, true));
+    let error = namespace.create_tun(spec).await.unwrap_err();
+    assert!(matches!(error, NamespaceError::Refused { .. }), "{error}");
+    namespace.configure(interface(&["10.9.0.1/24"])).await.unwrap();
+    let disciplines = inside(&namespace, "tc", &["qdisc", "show", "dev", "eth0"]);
+    assert_eq!(disciplines.lines().count(), 1, "{disciplines}");
+    assert!(disciplines.starts_with("qdisc noqueue"), "{disciplines}");
+    drop(tun);
+    assert!(!inside(&namespace, "ip", &["-o", "link"]).contains("eth0"));
+}
+
 async fn dropping_ends_the_agent() {
     let namespace = namespace().await;
     let process = PathBuf::from(format!("/proc/{}", namespace.pid()));
@@ -223,6 +238,7 @@ async fn everything() {
     reconfiguration_is_exact().await;
     routes_follow().await;
     refusals_say_what_and_why().await;
+    a_device_has_the_queues_that_were_wanted_and_no_other().await;
     dropping_ends_the_agent().await;
     the_caller_keeps_its_identity_when_asked().await;
 }

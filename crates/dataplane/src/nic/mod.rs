@@ -2,6 +2,7 @@
 
 pub(crate) mod ethernet;
 mod tun;
+mod tun_queues;
 
 use std::{
     io::{self, IoSlice},
@@ -10,7 +11,10 @@ use std::{
 
 use gvpn_packet::{VNET_LEN, VnetHdr};
 
-use self::ethernet::{Ethernet, Framing};
+use self::{
+    ethernet::{Ethernet, Framing},
+    tun_queues::TunQueues,
+};
 use crate::Nic;
 
 /// Why a packet did not go to a vNIC.
@@ -29,7 +33,7 @@ pub(crate) enum SendError {
 /// A vNIC, ready to move packets.
 #[derive(Debug)]
 pub(crate) enum NicIo {
-    TunVnet(OwnedFd),
+    TunVnet(TunQueues),
     Tun(OwnedFd),
     Ethernet(Ethernet),
 }
@@ -37,7 +41,7 @@ pub(crate) enum NicIo {
 impl Nic {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::TunVnet(_) => "tun-vnet",
+            Self::TunVnet(_) | Self::TunQueues(_) => "tun-vnet",
             Self::Tun(_) => "tun",
             Self::Stream(_) => "stream",
             Self::Stream2(_) => "stream2",
@@ -50,10 +54,8 @@ impl NicIo {
     /// Checks the descriptor and makes it non-blocking.
     pub(crate) fn open(nic: Nic) -> io::Result<Self> {
         let io = match nic {
-            Nic::TunVnet(fd) => {
-                tun::check(&fd, true)?;
-                Self::TunVnet(fd)
-            }
+            Nic::TunVnet(fd) => Self::TunVnet(TunQueues::open(vec![fd])?),
+            Nic::TunQueues(fds) => Self::TunVnet(TunQueues::open(fds)?),
             Nic::Tun(fd) => {
                 tun::check(&fd, false)?;
                 Self::Tun(fd)
@@ -62,13 +64,23 @@ impl NicIo {
             Nic::Stream2(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Length2)?),
             Nic::Dgram(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Message)?),
         };
-        set_nonblocking(io.raw())?;
+        (0..io.queues()).try_for_each(|queue| set_nonblocking(io.raw(queue)))?;
         Ok(io)
     }
 
-    pub(crate) fn raw(&self) -> RawFd {
+    /// How many queues there are to read.
+    pub(crate) fn queues(&self) -> usize {
         match self {
-            Self::TunVnet(fd) | Self::Tun(fd) => fd.as_raw_fd(),
+            Self::TunVnet(tun) => tun.len(),
+            Self::Tun(_) | Self::Ethernet(_) => 1,
+        }
+    }
+
+    /// The descriptor of a queue.
+    pub(crate) fn raw(&self, queue: usize) -> RawFd {
+        match self {
+            Self::TunVnet(tun) => tun.raw(queue),
+            Self::Tun(fd) => fd.as_raw_fd(),
             Self::Ethernet(nic) => nic.raw(),
         }
     }
@@ -79,16 +91,19 @@ impl NicIo {
 
     /// Sends a super-packet; `parts[0]` is its header.
     pub(crate) fn send_super(&self, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
-        tun::write(self.raw(), parts)
+        match self {
+            Self::TunVnet(tun) => tun::write(tun.raw(tun.queue_of(&parts[1])), parts),
+            Self::Tun(_) | Self::Ethernet(_) => Err(SendError::Invalid),
+        }
     }
 
     /// Sends one packet with whole checksums; returns whether bytes wait until the vNIC takes more.
     pub(crate) fn send_packet(&self, packet: &[u8]) -> Result<bool, SendError> {
         match self {
-            Self::TunVnet(fd) => {
+            Self::TunVnet(tun) => {
                 let head = [0; VNET_LEN];
                 let parts = [IoSlice::new(&head), IoSlice::new(packet)];
-                tun::write(fd.as_raw_fd(), &parts).map(|()| false)
+                tun::write(tun.raw(tun.queue_of(packet)), &parts).map(|()| false)
             }
             Self::Tun(fd) => tun::write(fd.as_raw_fd(), &[IoSlice::new(packet)]).map(|()| false),
             Self::Ethernet(nic) => {
@@ -98,17 +113,18 @@ impl NicIo {
         }
     }
 
-    /// Reads the next packet or super-packet (from an Ethernet vNIC: the next frame) into `buffer`;
-    /// `Ok(None)` for one that is none.
+    /// Reads the next packet or super-packet of a queue (from an Ethernet vNIC: the next frame) into
+    /// `buffer`; `Ok(None)` for one that is none.
     pub(crate) fn read<'a>(
         &self,
+        queue: usize,
         buffer: &'a mut [u8],
     ) -> io::Result<Option<(VnetHdr, &'a mut [u8])>> {
         if let Self::Ethernet(nic) = self {
             let n = nic.read_frame(buffer)?;
             return Ok(Some((VnetHdr::default(), &mut buffer[..n])));
         }
-        let n = tun::read(self.raw(), buffer)?;
+        let n = tun::read(self.raw(queue), buffer)?;
         match self {
             Self::TunVnet(_) => Ok(buffer[..n]
                 .split_first_chunk_mut::<VNET_LEN>()

@@ -117,36 +117,46 @@ impl Net {
     }
 }
 
-/// How a host's vNIC is made.
+/// How a host's vNIC is made: with super-packets and several queues, or with neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Vnet,
     Plain,
 }
 
+/// The queues of a host's TUN that has member `index`'s addresses.
+pub fn tun_queues(host: &Host, index: usize) -> Vec<OwnedFd> {
+    match tun(host, index, Kind::Vnet, 1400) {
+        Nic::TunQueues(fds) => fds,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A host with a TUN that has member `index`'s addresses.
 pub fn tun(host: &Host, index: usize, kind: Kind, mtu: u16) -> Nic {
-    let fd = host.enter(|| open_tun(kind)).unwrap();
+    let mut fds = host.enter(|| open_tun(kind)).unwrap();
     let mtu = mtu.to_string();
     host.ip(["addr", "add", &format!("{}/24", v4(index)), "dev", "tun0"]).unwrap();
     host.ip(["addr", "add", &format!("{}/64", v6(index)), "dev", "tun0", "nodad"]).unwrap();
     host.ip(["link", "set", "tun0", "mtu", &mtu, "gso_max_size", "60000", "up"]).unwrap();
     match kind {
-        Kind::Vnet => Nic::TunVnet(fd),
-        Kind::Plain => Nic::Tun(fd),
+        Kind::Vnet => Nic::TunQueues(fds),
+        Kind::Plain => Nic::Tun(fds.remove(0)),
     }
 }
 
-fn open_tun(kind: Kind) -> OwnedFd {
-    let vnet = if kind == Kind::Vnet { libc::IFF_VNET_HDR } else { 0 };
-    let fd = open("tun0", libc::IFF_TUN | vnet);
-    if kind == Kind::Vnet {
-        // Checksum, TSO for both families with ECN, USO for both families.
-        let offloads = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
-        let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, offloads) };
-        assert!(set >= 0, "TUNSETOFFLOAD: {}", std::io::Error::last_os_error());
+/// Opens a TUN once for each of its queues.
+pub fn open_tun(kind: Kind) -> Vec<OwnedFd> {
+    if kind == Kind::Plain {
+        return vec![open("tun0", libc::IFF_TUN)];
     }
-    fd
+    let flags = libc::IFF_TUN | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    let fds: Vec<_> = (0..gvpn_dataplane::MAX_QUEUES).map(|_| open("tun0", flags)).collect();
+    // Checksum, TSO for both families with ECN, USO for both families.
+    let offloads = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
+    let set = unsafe { libc::ioctl(fds[0].as_raw_fd(), libc::TUNSETOFFLOAD as _, offloads) };
+    assert!(set >= 0, "TUNSETOFFLOAD: {}", std::io::Error::last_os_error());
+    fds
 }
 
 fn open(name: &str, flags: libc::c_int) -> OwnedFd {

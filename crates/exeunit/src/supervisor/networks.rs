@@ -53,7 +53,8 @@ impl Networks {
         let joined = unit.runtime.join(&unit.payload, network).await;
         let nic = joined.map_err(|e| format!("network {id}: {e}"))?;
         let attach = Request::Attach { network: id, member, kind: nic.kind };
-        let attached = unit.daemon.ask(attach, vec![nic.fd]).await;
+        let attached =
+            unit.daemon.ask(attach, std::iter::once(nic.fd).chain(nic.queues).collect()).await;
         if let Err(reason) = attached {
             let _ = unit.runtime.leave(&unit.payload, id).await;
             return Err(format!("network {id}: {reason}"));

@@ -45,8 +45,11 @@ impl Hub {
         let stop = Arc::new(EventFd::new().unwrap());
         let port = Port { file: file.clone(), addresses: vec![], stop: stop.clone() };
         self.ports.lock().unwrap().insert((network, member), port);
-        let hub = self.clone();
-        thread::spawn(move || hub.forward(network, member, &file, &stop));
+        let queues = nic.queues.into_iter().map(|fd| Arc::new(File::from(fd)));
+        for file in std::iter::once(file).chain(queues) {
+            let (hub, stop) = (self.clone(), stop.clone());
+            thread::spawn(move || hub.forward(network, member, &file, &stop));
+        }
     }
 
     pub fn detach(&self, network: NetworkId, member: MemberId) {

@@ -78,7 +78,9 @@ impl Switchboard {
 
     pub fn attach(&self, network: NetworkId, member: MemberId, nic: Nic) -> Result<(), String> {
         let nic = match nic.kind {
-            NicKind::TunVnet => PortNic::TunVnet(nic.fd),
+            NicKind::TunVnet => {
+                PortNic::TunQueues(std::iter::once(nic.fd).chain(nic.queues).collect())
+            }
             NicKind::Tun => PortNic::Tun(nic.fd),
             NicKind::Stream => PortNic::Stream(nic.fd),
             NicKind::Stream2 => PortNic::Stream2(nic.fd),

@@ -21,6 +21,8 @@ use crate::{ErrorKind, GateKind, NodeError, core::Core, networks::view, nic::nic
 
 /// The interface in a gate's namespace.
 const INTERFACE: &str = "vpn0";
+/// Its queues: a bulk transfer delays a terminal through the same gate seldom.
+const QUEUES: u32 = 4;
 
 /// The ports of raw taps, by network.
 type Taps = Arc<Mutex<HashMap<NetworkId, Vec<PortId>>>>;
@@ -195,7 +197,7 @@ impl Gates {
             ..AgentCommand::default()
         };
         let namespace = Namespace::spawn(command).await?;
-        let tun = namespace.create_tun(TunSpec::new(INTERFACE, mtu)).await?;
+        let tun = namespace.create_tun(TunSpec::new(INTERFACE, mtu).with_queues(QUEUES)).await?;
         Ok((Host::Namespace(Arc::new(namespace)), nic(tun.into())))
     }
 }

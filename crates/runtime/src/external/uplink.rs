@@ -78,7 +78,7 @@ impl Uplink {
         let socket = UnixDatagram::from_std(ours).map_err(failed())?;
         let socket = Socket { socket, addresses: Mutex::new(addresses.to_vec()) };
         lock(&self.state).networks.insert(network, Arc::new(socket));
-        Ok(Nic { fd: OwnedFd::from(theirs), kind: NicKind::Dgram })
+        Ok(Nic::new(OwnedFd::from(theirs), NicKind::Dgram))
     }
 
     /// A network's addresses are now these.

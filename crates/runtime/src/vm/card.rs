@@ -80,7 +80,7 @@ impl Cards {
         let flags = MsgFlags::MSG_DONTWAIT;
         while self.wiring == Wiring::Dgram && recv(fd.as_raw_fd(), &mut [0], flags).is_ok() {}
         networks.insert(network, number);
-        Ok((number, Nic { fd, kind }))
+        Ok((number, Nic::new(fd, kind)))
     }
 
     /// The card of a network.

@@ -67,8 +67,13 @@ fn obey(order: Order, tun_device: &Path, netlink: &mut Netlink) -> Outcome {
                     gso_max_size: spec.gso_max_size,
                 },
             )?;
+            if !tun.queues.is_empty() {
+                // The device's own queues do; the kernel would make 256 more that hold nothing.
+                let _ = netlink.without_discipline(&spec.name);
+            }
             quiet_ipv6(&spec.name);
-            Ok((Done::Tun { vnet_hdr: tun.vnet_hdr, uso: tun.uso }, vec![tun.fd]))
+            let done = Done::Tun { vnet_hdr: tun.vnet_hdr, uso: tun.uso };
+            Ok((done, std::iter::once(tun.fd).chain(tun.queues).collect()))
         }
         Order::Configure(interface) => {
             netlink.configure(&interface)?;

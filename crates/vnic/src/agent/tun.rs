@@ -32,10 +32,17 @@ pub(super) fn create(device: &Path, spec: &TunSpec) -> Result<TunDevice, Refusal
     let open = || OpenOptions::new().read(true).write(true).custom_flags(flags).open(device);
     let plain = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
 
+    let super_packets = plain | libc::IFF_VNET_HDR as libc::c_short;
+    if spec.queues > 1
+        && let Ok(tun) =
+            create_queues(open, spec, super_packets | libc::IFF_MULTI_QUEUE as libc::c_short)
+    {
+        return Ok(tun);
+    }
     let fd = OwnedFd::from(open().map_err(blame)?);
-    let error = match set_iff(&fd, &spec.name, plain | libc::IFF_VNET_HDR as libc::c_short) {
+    let error = match set_iff(&fd, &spec.name, super_packets) {
         Ok(()) => match enable_offloads(&fd) {
-            Ok(uso) => return Ok(TunDevice { fd, vnet_hdr: true, uso }),
+            Ok(uso) => return Ok(TunDevice { fd, queues: vec![], vnet_hdr: true, uso }),
             Err(e) => e,
         },
         Err(e) => e,
@@ -46,7 +53,28 @@ pub(super) fn create(device: &Path, spec: &TunSpec) -> Result<TunDevice, Refusal
     drop(fd);
     let fd = OwnedFd::from(open().map_err(blame)?);
     set_iff(&fd, &spec.name, plain).map_err(|e| Refusal::new(what(), &e))?;
-    Ok(TunDevice { fd, vnet_hdr: false, uso: false })
+    Ok(TunDevice { fd, queues: vec![], vnet_hdr: false, uso: false })
+}
+
+/// A device of several queues. What was made of it goes with its descriptors if that fails.
+fn create_queues(
+    open: impl Fn() -> io::Result<std::fs::File>,
+    spec: &TunSpec,
+    flags: libc::c_short,
+) -> io::Result<TunDevice> {
+    // Opening one that is there would add queues to it.
+    if nix::net::if_::if_nametoindex(spec.name.as_str()).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let queue = || {
+        let fd = OwnedFd::from(open()?);
+        set_iff(&fd, &spec.name, flags)?;
+        Ok::<_, io::Error>(fd)
+    };
+    let fd = queue()?;
+    let uso = enable_offloads(&fd)?;
+    let queues = (1..spec.queues).map(|_| queue()).collect::<Result<_, _>>()?;
+    Ok(TunDevice { fd, queues, vnet_hdr: true, uso })
 }
 
 fn set_iff(fd: &OwnedFd, name: &str, flags: libc::c_short) -> io::Result<()> {

@@ -65,6 +65,7 @@ const DEFAULT_API: SocketAddr =
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     logging::start("info", options.log_json);
+    allow_open_files();
     let home = common.home()?;
     let identity = home.init()?;
     let _lock = home.lock()?;
@@ -125,6 +126,16 @@ async fn serve(home: &Home, node: Node, api: SocketAddr) -> Outcome {
 }
 
 /// An address that means this machine for one that means all of its addresses.
+/// As many open files as the host allows: vNICs, connections and gates have some each.
+fn allow_open_files() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    let raised =
+        getrlimit(RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
 fn reachable(bound: SocketAddr) -> SocketAddr {
     let mut address = bound;
     if bound.ip().is_unspecified() {

@@ -23,6 +23,9 @@ pub enum Nic {
     Stream2(OwnedFd),
     /// A socket that keeps message borders; each message an Ethernet frame.
     Dgram(OwnedFd),
+    /// A stream socket, connected or listening, to a machine's monitor, which speaks vhost-user:
+    /// super-packets both ways where the machine agrees to them.
+    VhostUser(OwnedFd),
 }
 
 /// A vNIC to attach.

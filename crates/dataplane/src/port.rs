@@ -21,7 +21,7 @@ use crate::{
     Drop, Nic, PortId,
     counters::Counters,
     network::Network,
-    nic::{NicIo, SendError, ethernet::Ethernet},
+    nic::{NicIo, SendError},
     poll::Poll,
     standing::Standing,
 };
@@ -82,7 +82,7 @@ impl Port {
             id,
             network,
             owner,
-            uso: AtomicBool::new(nic.takes_super_packets()),
+            uso: AtomicBool::new(true),
             queues: (0..nic.queues()).map(|_| Queue::default()).collect(),
             nic,
             kind,
@@ -139,7 +139,7 @@ impl Port {
         let whole = self.nic.takes_super_packets()
             && (self.uso.load(Relaxed) || hdr.gso() != Ok(Some(Gso::Udp)));
         let result = if whole {
-            match self.nic.send_super(parts) {
+            match self.nic.send_super(hdr, parts) {
                 Err(SendError::Invalid) if hdr.gso() == Ok(Some(Gso::Udp)) => {
                     self.uso.store(false, Relaxed);
                     tracing::info!(port = %self.id, "this vNIC takes no UDP super-packets; sending one packet at a time");
@@ -164,19 +164,9 @@ impl Port {
         }
     }
 
-    /// The switch's end of the vNIC's Ethernet, where it has one.
-    pub(crate) fn ethernet(&self) -> Option<&Ethernet> {
-        match &self.nic {
-            NicIo::Ethernet(ethernet) => Some(ethernet),
-            _ => None,
-        }
-    }
-
     /// Sends a frame of the switch's own.
     pub(crate) fn send_frame(&self, frame: &[u8]) {
-        if let Some(ethernet) = self.ethernet()
-            && ethernet.send_frame(&[], frame) == Ok(true)
-        {
+        if self.nic.send_frame(frame) == Ok(true) {
             self.arm();
         }
     }
@@ -195,14 +185,13 @@ impl Port {
         if !self.armed.load(Relaxed) {
             return;
         }
-        let Some(ethernet) = self.ethernet() else { return };
-        if matches!(ethernet.flush(), Ok(true)) {
+        if matches!(self.nic.flush(), Ok(true)) {
             return;
         }
         self.armed.store(false, SeqCst);
         self.poll.watch_port(self.nic.raw(0), self.id.0, false);
         // What another thread left between the two is looked for once more.
-        if matches!(ethernet.flush(), Ok(true)) {
+        if matches!(self.nic.flush(), Ok(true)) {
             self.arm();
         }
     }
@@ -224,9 +213,9 @@ impl Port {
 
     fn send_frames(&self, frames: impl Fn(&EthernetEdge, &Table, MemberIx) -> Vec<Vec<u8>>) {
         let state = self.network.state.load();
-        let (Some(ethernet), Some(state)) = (self.ethernet(), state.as_deref()) else { return };
+        let (Some(edge), Some(state)) = (self.nic.edge(), state.as_deref()) else { return };
         let Some(member) = state.member(self.owner) else { return };
-        let frames = frames(&ethernet.edge.lock(), &state.table, member);
+        let frames = frames(&edge.lock(), &state.table, member);
         frames.iter().for_each(|frame| self.send_frame(frame));
     }
 

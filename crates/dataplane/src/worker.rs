@@ -373,8 +373,8 @@ fn unwrap<'a>(
     Origin { port, state, from }: Origin<'_>,
     bytes: &'a mut [u8],
 ) -> Option<&'a mut [u8]> {
-    let Some(ethernet) = port.ethernet() else { return Some(bytes) };
-    let met = ethernet.edge.lock().frame_in(&state.table, from, bytes);
+    let Some(edge) = port.nic.edge() else { return Some(bytes) };
+    let met = edge.lock().frame_in(&state.table, from, bytes);
     match met {
         FrameIn::Packet(packet) => {
             let len = packet.len();

@@ -10,13 +10,19 @@ use std::{
 use gvpn_exeunit::ExeUnitConfig;
 use gvpn_lab::figures;
 use gvpn_model::NetworkId;
-use rig::{Activity, Rig, assert_ok, deploy_and_start, family::family, network, run};
+use gvpn_runtime::Machine;
+use rig::{
+    Activity, Rig, assert_ok, deploy_and_start,
+    family::{family, share_of_memory},
+    run,
+    switchboard::Switchboard,
+};
 
 const ACTIVITIES: u32 = 20;
 
 /// What was measured of a runtime.
 struct Row {
-    runtime: &'static str,
+    runtime: String,
     /// From `deploy` to the end of the first `run`, for one after the other, sorted.
     one: Vec<Duration>,
     /// The same, for all at once.
@@ -27,7 +33,13 @@ struct Row {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_activities_share_a_network_and_end_together() {
-    let rows = [twenty("sandbox").await, twenty("container").await];
+    let mut rows = vec![twenty("sandbox").await, twenty("container").await];
+    // Twenty machines boot for minutes.
+    if figures::wanted()
+        && let Ok(machine) = Machine::best()
+    {
+        rows.push(twenty(&format!("vm-{}", machine.name())).await);
+    }
     let ms = |time: Duration| format!("{} ms", time.as_millis());
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let mut table = format!(
@@ -51,34 +63,40 @@ async fn twenty_activities_share_a_network_and_end_together() {
 
 async fn spawn(rig: &Rig, runtime: &str, n: u32) -> (u32, Activity) {
     let config = rig.config(&rig.busybox_image());
-    (n, rig.spawn(ExeUnitConfig { runtime: runtime.to_owned(), ..config }).await)
+    let mut limits = config.limits.clone();
+    if runtime.starts_with("vm-") {
+        limits.memory = Some(128 << 20);
+    }
+    (n, rig.spawn(ExeUnitConfig { runtime: runtime.to_owned(), limits, ..config }).await)
 }
 
 /// Deploys, starts and runs a first program; how long that took.
-async fn begin(id: NetworkId, (n, activity): &(u32, Activity)) -> Duration {
-    let networks = vec![network(id, *n)];
+async fn begin(board: &Switchboard, id: NetworkId, (n, activity): &(u32, Activity)) -> Duration {
+    let name = format!("peer{n}");
+    let member = board.member(id, &name, &[&format!("10.20.0.{n}"), &format!("fd20::{n}")]);
+    let networks = vec![member];
     let start = Instant::now();
     assert_ok(&activity.script(&deploy_and_start(&networks), networks).await);
     assert_ok(&activity.script(&run("/bin/true", &[]), vec![]).await);
     start.elapsed()
 }
 
-async fn twenty(runtime: &'static str) -> Row {
-    let rig = Rig::new();
-    let id = NetworkId::random();
+async fn twenty(runtime: &str) -> Row {
+    let (rig, board) = Rig::with_switch();
+    let id = board.network(&["10.20.0.0/24", "fd20::/64"]);
     // The image is unpacked with the first.
     let first = spawn(&rig, runtime, 2).await;
-    begin(id, &first).await;
+    begin(&board, id, &first).await;
     let mut one = vec![];
-    for _ in 0..5 {
-        let other = spawn(&rig, runtime, 3).await;
-        one.push(begin(id, &other).await);
+    for n in 100..105 {
+        let other = spawn(&rig, runtime, n).await;
+        one.push(begin(&board, id, &other).await);
         other.1.unit.terminate().await;
     }
     one.sort();
     let others = futures((0..ACTIVITIES - 1).map(|n| spawn(&rig, runtime, n + 3))).await;
     let start = Instant::now();
-    futures(others.iter().map(|other| begin(id, other))).await;
+    futures(others.iter().map(|other| begin(&board, id, other))).await;
     let all = start.elapsed();
     for (_, activity) in &others {
         activity.shell_until("ping -c 1 -W 2 10.20.0.2").await;
@@ -94,17 +112,12 @@ async fn twenty(runtime: &'static str) -> Row {
     let everybody = others.iter().chain([&first]);
     futures(everybody.map(|(_, activity)| activity.unit.terminate())).await;
     assert_eq!(fs::read_dir(rig.path("activities")).unwrap().count(), 0);
-    Row { runtime, one, all, memory: (whole / count, payloads / count) }
+    Row { runtime: runtime.to_owned(), one, all, memory: (whole / count, payloads / count) }
 }
 
 /// Bytes of all processes of an activity, shared ones by their share.
 fn memory(activity: &Activity) -> u64 {
-    let of = |pid: u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    family(activity.unit.pid()).into_iter().filter_map(of).sum::<u64>() * 1024
+    family(activity.unit.pid()).into_iter().filter_map(share_of_memory).sum()
 }
 
 async fn payload_memory(activity: &Activity) -> u64 {

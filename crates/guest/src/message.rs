@@ -56,6 +56,8 @@ pub enum Order {
     },
     /// The next bytes of the file of the request of this number, beside this message; none at its end.
     Chunk,
+    /// Answer, to show that orders are still taken.
+    Answer,
     /// End the machine.
     Stop,
 }

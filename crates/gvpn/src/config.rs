@@ -40,7 +40,8 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 # Requestors to work for; without this line, anybody.
 #requestors = ["0x0000000000000000000000000000000000000000"]
 #max_activities = 32
-# Runtimes to offer, as far as they work on this host.
+# Runtimes to offer, as far as they work on this host: sandbox, container, vm (virtual machines, by QEMU
+# or user-mode Linux; the sandbox then goes by its own name on the market), or the path of a program.
 #runtimes = ["sandbox", "container"]
 # What all activities together may use (default: all cores, 4 GiB, 20 GiB).
 #cpu_cores = 2.0

@@ -14,6 +14,7 @@ pub(crate) fn nic(nic: gvpn_vnic::Nic) -> Nic {
         NicKind::Stream => Nic::Stream(nic.fd),
         NicKind::Stream2 => Nic::Stream2(nic.fd),
         NicKind::Dgram => Nic::Dgram(nic.fd),
+        NicKind::VhostUser => Nic::VhostUser(nic.fd),
     }
 }
 

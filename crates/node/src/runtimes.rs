@@ -50,7 +50,7 @@ impl Runtimes {
     /// work a while ago, is tried.
     pub(crate) fn look(&self, core: &Arc<Core>, name: &str) -> Option<Probed> {
         if !core.config.try_runtimes {
-            return Some(Probed { vpn: Ok(()) });
+            return Some(Probed::believed(name));
         }
         let mut all = self.all.lock();
         let found = all.entry(name.to_owned()).or_insert_with(|| Found {
@@ -58,7 +58,7 @@ impl Runtimes {
             trying: false,
             since: Instant::now(),
         });
-        let works = matches!(&found.probed, Some(Ok(Probed { vpn: Ok(()) })));
+        let works = matches!(&found.probed, Some(Ok(Probed { vpn: Ok(()), .. })));
         let due = found.probed.is_none() || found.since.elapsed() >= DOUBT;
         if !works && due && !found.trying {
             found.trying = true;
@@ -89,8 +89,8 @@ async fn try_one(core: &Arc<Core>, name: String) {
         gvpn_exeunit::probe(config).await
     };
     match &probed {
-        Ok(Probed { vpn: Ok(()) }) => tracing::info!(runtime = %name, "the runtime works"),
-        Ok(Probed { vpn: Err(reason) }) => {
+        Ok(Probed { vpn: Ok(()), .. }) => tracing::info!(runtime = %name, "the runtime works"),
+        Ok(Probed { vpn: Err(reason), .. }) => {
             tracing::warn!(runtime = %name, %reason, "the runtime works, but without networks");
         }
         Err(reason) => tracing::warn!(runtime = %name, %reason, "the runtime does not work here"),
@@ -101,7 +101,7 @@ async fn try_one(core: &Arc<Core>, name: String) {
 fn is_program(path: &str) -> Result<Probed, String> {
     use nix::unistd::{AccessFlags, access};
     match access(path, AccessFlags::X_OK) {
-        Ok(()) => Ok(Probed { vpn: Ok(()) }),
+        Ok(()) => Ok(Probed::believed(path)),
         Err(e) => Err(format!("it cannot be run: {e}")),
     }
 }

@@ -4,7 +4,8 @@
 //! where root finds its controllers. Without either, limits per process and sums over `/proc` must do.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -49,6 +50,14 @@ impl Cgroup {
         self.directories()
             .iter()
             .try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// Files through which a process joins by writing `0`: it may do so where it could not open them.
+    pub(crate) fn doors(&self) -> Vec<File> {
+        let open = |directory: &&PathBuf| {
+            OpenOptions::new().write(true).open(directory.join("cgroup.procs")).ok()
+        };
+        self.directories().iter().filter_map(open).collect()
     }
 
     /// Whether the group bounds memory, so that processes need no bounds of their own.

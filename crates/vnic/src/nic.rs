@@ -18,6 +18,9 @@ pub enum NicKind {
     Stream2,
     /// Datagram or sequenced-packet socket, one Ethernet frame a message.
     Dgram,
+    /// Stream socket, connected or listening, to a virtual machine monitor that shares the machine's memory
+    /// (vhost-user): super-packets. It can be attached once.
+    VhostUser,
 }
 
 /// A vNIC to be attached to the data path.

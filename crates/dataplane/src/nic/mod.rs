@@ -3,6 +3,7 @@
 pub(crate) mod ethernet;
 mod tun;
 mod tun_queues;
+mod vhost;
 
 use std::{
     io::{self, IoSlice},
@@ -10,10 +11,13 @@ use std::{
 };
 
 use gvpn_packet::{VNET_LEN, VnetHdr};
+use gvpn_switch::ethernet::EthernetEdge;
+use parking_lot::Mutex;
 
 use self::{
     ethernet::{Ethernet, Framing},
     tun_queues::TunQueues,
+    vhost::Vhost,
 };
 use crate::Nic;
 
@@ -36,6 +40,7 @@ pub(crate) enum NicIo {
     TunVnet(TunQueues),
     Tun(OwnedFd),
     Ethernet(Ethernet),
+    Vhost(Vhost),
 }
 
 impl Nic {
@@ -46,6 +51,7 @@ impl Nic {
             Self::Stream(_) => "stream",
             Self::Stream2(_) => "stream2",
             Self::Dgram(_) => "dgram",
+            Self::VhostUser(_) => "vhost-user",
         }
     }
 }
@@ -63,8 +69,11 @@ impl NicIo {
             Nic::Stream(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Length4)?),
             Nic::Stream2(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Length2)?),
             Nic::Dgram(fd) => Self::Ethernet(Ethernet::new(fd, Framing::Message)?),
+            Nic::VhostUser(fd) => Self::Vhost(Vhost::new(fd)?),
         };
-        (0..io.queues()).try_for_each(|queue| set_nonblocking(io.raw(queue)))?;
+        if !matches!(io, Self::Vhost(_)) {
+            (0..io.queues()).try_for_each(|queue| set_nonblocking(io.raw(queue)))?;
+        }
         Ok(io)
     }
 
@@ -72,7 +81,7 @@ impl NicIo {
     pub(crate) fn queues(&self) -> usize {
         match self {
             Self::TunVnet(tun) => tun.len(),
-            Self::Tun(_) | Self::Ethernet(_) => 1,
+            Self::Tun(_) | Self::Ethernet(_) | Self::Vhost(_) => 1,
         }
     }
 
@@ -82,16 +91,48 @@ impl NicIo {
             Self::TunVnet(tun) => tun.raw(queue),
             Self::Tun(fd) => fd.as_raw_fd(),
             Self::Ethernet(nic) => nic.raw(),
+            Self::Vhost(nic) => nic.raw(),
         }
     }
 
     pub(crate) fn takes_super_packets(&self) -> bool {
-        matches!(self, Self::TunVnet(_))
+        match self {
+            Self::TunVnet(_) => true,
+            Self::Tun(_) | Self::Ethernet(_) => false,
+            Self::Vhost(nic) => nic.takes_super_packets(),
+        }
     }
 
-    /// Sends a super-packet; `parts[0]` is its header.
-    pub(crate) fn send_super(&self, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+    /// The switch's end of the vNIC's Ethernet, where it has one.
+    pub(crate) fn edge(&self) -> Option<&Mutex<EthernetEdge>> {
         match self {
+            Self::TunVnet(_) | Self::Tun(_) => None,
+            Self::Ethernet(nic) => Some(&nic.edge),
+            Self::Vhost(nic) => Some(&nic.edge),
+        }
+    }
+
+    /// Sends a frame of the switch's own; returns whether bytes wait until the vNIC takes more.
+    pub(crate) fn send_frame(&self, frame: &[u8]) -> Result<bool, SendError> {
+        match self {
+            Self::TunVnet(_) | Self::Tun(_) => Ok(false),
+            Self::Ethernet(nic) => nic.send_frame(&[], frame),
+            Self::Vhost(nic) => nic.send_frame(frame).map(|()| false),
+        }
+    }
+
+    /// Sends what waits; returns whether there is still more.
+    pub(crate) fn flush(&self) -> Result<bool, SendError> {
+        match self {
+            Self::Ethernet(nic) => nic.flush(),
+            Self::TunVnet(_) | Self::Tun(_) | Self::Vhost(_) => Ok(false),
+        }
+    }
+
+    /// Sends a super-packet; `parts[0]` is its header's bytes.
+    pub(crate) fn send_super(&self, hdr: &VnetHdr, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        match self {
+            Self::Vhost(nic) => nic.send_packet(hdr, parts.get(1..).unwrap_or_default()),
             Self::TunVnet(tun) => tun::write(tun.raw(tun.queue_of(&parts[1])), parts),
             Self::Tun(_) | Self::Ethernet(_) => Err(SendError::Invalid),
         }
@@ -110,6 +151,10 @@ impl NicIo {
                 let head = nic.edge.lock().header_out(packet).ok_or(SendError::NoNeighbour)?;
                 nic.send_frame(&head, packet)
             }
+            Self::Vhost(nic) => {
+                let parts = [IoSlice::new(packet)];
+                nic.send_packet(&VnetHdr::default(), &parts).map(|()| false)
+            }
         }
     }
 
@@ -120,9 +165,13 @@ impl NicIo {
         queue: usize,
         buffer: &'a mut [u8],
     ) -> io::Result<Option<(VnetHdr, &'a mut [u8])>> {
-        if let Self::Ethernet(nic) = self {
-            let n = nic.read_frame(buffer)?;
-            return Ok(Some((VnetHdr::default(), &mut buffer[..n])));
+        match self {
+            Self::Ethernet(nic) => {
+                let n = nic.read_frame(buffer)?;
+                return Ok(Some((VnetHdr::default(), &mut buffer[..n])));
+            }
+            Self::Vhost(nic) => return nic.read_frame(buffer),
+            Self::TunVnet(_) | Self::Tun(_) => {}
         }
         let n = tun::read(self.raw(queue), buffer)?;
         match self {

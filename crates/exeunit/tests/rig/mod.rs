@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod family;
+pub mod hop;
 pub mod hub;
 pub mod oci;
 pub mod program;

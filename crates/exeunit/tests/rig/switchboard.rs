@@ -26,6 +26,8 @@ pub struct Switchboard {
 struct State {
     books: HashMap<NetworkId, OwnerBook>,
     ports: HashMap<(NetworkId, MemberId), PortId>,
+    /// vNICs of networks that the data path is kept away from, once they are there.
+    aside: HashMap<NetworkId, Option<Nic>>,
 }
 
 impl Switchboard {
@@ -76,7 +78,21 @@ impl Switchboard {
         members.iter().find(|m| m.name.as_deref() == Some(name)).unwrap().id
     }
 
+    /// Keeps the data path away from this network's next vNIC, for [`take`](Self::take).
+    pub fn set_aside(&self, network: NetworkId) {
+        self.state.lock().unwrap().aside.insert(network, None);
+    }
+
+    /// The vNIC that was kept away from the data path.
+    pub fn take(&self, network: NetworkId) -> Option<Nic> {
+        self.state.lock().unwrap().aside.get_mut(&network)?.take()
+    }
+
     pub fn attach(&self, network: NetworkId, member: MemberId, nic: Nic) -> Result<(), String> {
+        if let Some(place) = self.state.lock().unwrap().aside.get_mut(&network) {
+            *place = Some(nic);
+            return Ok(());
+        }
         let nic = match nic.kind {
             NicKind::TunVnet => {
                 PortNic::TunQueues(std::iter::once(nic.fd).chain(nic.queues).collect())
@@ -85,6 +101,7 @@ impl Switchboard {
             NicKind::Stream => PortNic::Stream(nic.fd),
             NicKind::Stream2 => PortNic::Stream2(nic.fd),
             NicKind::Dgram => PortNic::Dgram(nic.fd),
+            NicKind::VhostUser => PortNic::VhostUser(nic.fd),
         };
         self.detach(network, member);
         let port =

@@ -79,6 +79,7 @@ fn live() -> Result<(), String> {
                 Ok(true) => Ok(()),
                 Err(reason) => Err(reason),
             },
+            Order::Answer => Ok(()),
             Order::Stop => return Ok(()),
         };
         let outcome = outcome.map(|()| Done::Nothing);

@@ -8,11 +8,17 @@ use serde_json::json;
 use super::binding::RUNTIME;
 use crate::{ProviderPolicy, core::Core};
 
-/// The name under which Golem's clients ask for a runtime. Their virtual machine images run in the
-/// sandbox too, so it goes by that name.
-fn market_name(runtime: &str) -> &str {
+/// What a payload's virtual machine is, and what runs its instructions.
+const MACHINE: &str = "gvpn.vm.machine";
+const ACCELERATION: &str = "gvpn.vm.acceleration";
+
+/// The name under which Golem's clients ask for a runtime. Every virtual machine is a `vm`. Their images
+/// run in the sandbox too, so it goes by that name where this provider has no machines.
+fn market_name<'a>(runtime: &'a str, offered: &[String]) -> &'a str {
+    let is_machine = |name: &str| name == "vm" || name.starts_with("vm-");
     match runtime {
-        "sandbox" => "vm",
+        "sandbox" if !offered.iter().any(|name| is_machine(name)) => "vm",
+        other if is_machine(other) => "vm",
         other => other,
     }
 }
@@ -27,14 +33,18 @@ pub(super) fn of(
     let market = &core.config.market;
     let cores = policy.cpu_cores.max(1.0) as u32;
     let threads = std::thread::available_parallelism().map_or(cores, |n| n.get() as u32);
-    let more: Properties =
+    let mut more: Properties =
         [(RUNTIME, json!(runtime)), ("golem.activity.caps.transfer.report-progress", json!(false))]
             .into_iter()
             .collect();
+    if let Some(machine) = can.machine {
+        more.set(MACHINE, machine.name());
+        more.set(ACCELERATION, machine.acceleration());
+    }
     Capabilities {
         node_name: market.node_name.clone(),
         subnet: market.subnet.clone(),
-        runtime: market_name(runtime).to_owned(),
+        runtime: market_name(runtime, &policy.runtimes).to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: features(can),
         cpu_cores: cores,
@@ -75,4 +85,23 @@ fn cpu_brand() -> String {
     text.lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or_else(|| "unknown".to_owned(), |(_, brand)| brand.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_with_machines_calls_nothing_else_so() {
+        let names = |offered: &[&str]| -> Vec<String> {
+            let all: Vec<String> = offered.iter().map(|name| (*name).to_owned()).collect();
+            offered.iter().map(|name| market_name(name, &all).to_owned()).collect()
+        };
+        assert_eq!(names(&["sandbox", "container"]), ["vm", "container"]);
+        assert_eq!(names(&["sandbox", "vm"]), ["sandbox", "vm"]);
+        assert_eq!(
+            names(&["vm-uml", "sandbox", "/usr/bin/own"]),
+            ["vm", "sandbox", "/usr/bin/own"]
+        );
+    }
 }

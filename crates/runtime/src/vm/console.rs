@@ -10,7 +10,7 @@ use std::{
 use tokio::{io::AsyncReadExt, net::UnixStream, sync::watch};
 
 /// How much is kept.
-const KEPT: usize = 4 << 10;
+const KEPT: usize = 16 << 10;
 /// How much of it goes into a message.
 const SHOWN: usize = 5;
 
@@ -55,7 +55,12 @@ impl Console {
             .map(|line| line.chars().map(printable).collect::<String>().trim().to_owned())
             .filter(|line| !line.is_empty())
             .collect();
-        let last = lines[lines.len().saturating_sub(SHOWN)..].join(" | ");
+        let mut shown = &lines[lines.len().saturating_sub(SHOWN)..];
+        // Why a kernel gave up stands before where it was.
+        if let Some(at) = lines.iter().rposition(|line| line.contains("Kernel panic")) {
+            shown = &lines[at..lines.len().min(at + SHOWN)];
+        }
+        let last = shown.join(" | ");
         if last.is_empty() { String::new() } else { format!("; its console ends with: {last}") }
     }
 }

@@ -205,6 +205,24 @@ impl Guest {
         }
     }
 
+    /// Returns when the guest takes no orders any more: it has not answered for so long.
+    pub(super) async fn silent(&self, patience: Duration) {
+        loop {
+            tokio::time::sleep(patience / 4).await;
+            let (id, answered) = self.expect(&[]);
+            let asked = async {
+                self.post(id, Order::Answer, &[]).await;
+                answered.await
+            };
+            if timeout(patience, asked).await.is_err() {
+                return;
+            }
+            if self.is_over() {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Whether it has ended.
     pub(super) fn is_over(&self) -> bool {
         self.end.borrow().is_some()

@@ -55,6 +55,18 @@ impl Disk {
         Ok(Self { path: image.to_owned(), kind })
     }
 
+    /// Checks that a disk that can be written has no more room than the payload may use.
+    pub(super) fn check_size(&self, limit: Option<u64>) -> Result<(), ImageError> {
+        let Some(limit) = limit.filter(|_| self.kind == Kind::Ext4) else { return Ok(()) };
+        let read = |source| ImageError::Read { path: self.path.clone(), source };
+        let len = fs::metadata(&self.path).map_err(read)?.len();
+        if len <= limit {
+            return Ok(());
+        }
+        let reason = format!("it is a disk of {len} bytes, and the payload may store {limit}");
+        Err(ImageError::Contents { path: self.path.clone(), reason })
+    }
+
     fn from_directory(root: &Path, images: &Path) -> Result<Self, ImageError> {
         let read = |source| ImageError::Read { path: root.to_owned(), source };
         let store = |source| ImageError::Store { path: images.to_owned(), source };

@@ -5,14 +5,14 @@ use std::{
     fs::OpenOptions,
     io,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
     },
     path::{Path, PathBuf},
 };
 
 use super::{
-    card::Wiring,
+    card::{Plug, Wiring},
     image::{Disk, Kind},
     kernel::Kernel,
 };
@@ -31,6 +31,8 @@ const PORT: &str = "gvpn";
 pub enum Machine {
     /// User-mode Linux: the kernel as an ordinary program.
     UserMode,
+    /// QEMU, its network cards as rings in the machine's memory (vhost-user), with super-packets.
+    QemuVhost,
     /// QEMU, its network cards as Unix stream sockets.
     QemuStream,
     /// QEMU, its network cards as Unix datagram sockets.
@@ -52,7 +54,7 @@ pub(super) struct Plan<'a> {
     /// The agent's line.
     pub(super) line: &'a OwnedFd,
     /// The cards' ends.
-    pub(super) cards: &'a [OwnedFd],
+    pub(super) cards: &'a [Plug],
 }
 
 /// A command line.
@@ -63,7 +65,7 @@ pub(super) struct Command {
 
 impl Machine {
     /// All of them, the fastest first.
-    pub const ALL: [Self; 3] = [Self::QemuDgram, Self::QemuStream, Self::UserMode];
+    pub const ALL: [Self; 4] = [Self::QemuVhost, Self::QemuDgram, Self::QemuStream, Self::UserMode];
 
     /// The machine of this name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -74,8 +76,25 @@ impl Machine {
     pub fn name(self) -> &'static str {
         match self {
             Self::UserMode => "uml",
+            Self::QemuVhost => "qemu-vhost",
             Self::QemuStream => "qemu-stream",
             Self::QemuDgram => "qemu-dgram",
+        }
+    }
+
+    /// The machine that the runtime of this name uses: `vm` the best that there is, `vm-` and a machine's
+    /// name that one.
+    pub fn of_runtime(name: &str) -> Option<Self> {
+        if name == "vm" { Self::best().ok() } else { Self::by_name(name.strip_prefix("vm-")?) }
+    }
+
+    /// What runs the processor's instructions: `kvm`, `tcg` (QEMU translates them) or `uml` (the host's
+    /// kernel runs them as an ordinary program's).
+    pub fn acceleration(self) -> &'static str {
+        match (self, Accelerator::best()) {
+            (Self::UserMode, _) => "uml",
+            (_, Accelerator::Kvm) => "kvm",
+            (_, Accelerator::Tcg) => "tcg",
         }
     }
 
@@ -86,7 +105,7 @@ impl Machine {
     pub fn probe(self) -> Result<&'static str, String> {
         match self {
             Self::UserMode => Kernel::user_mode().map(|_| "user-mode Linux"),
-            Self::QemuStream | Self::QemuDgram => {
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => {
                 find(QEMU).ok_or(format!(
                     "there is no {QEMU} on this host (Debian: the package qemu-system-x86)"
                 ))?;
@@ -106,23 +125,52 @@ impl Machine {
     /// # Errors
     /// What is missing, in words for a person.
     pub fn best() -> Result<Self, String> {
-        let qemu = Self::QemuDgram.probe();
+        let qemu = Self::QemuVhost.probe();
         if qemu.is_ok() && Accelerator::best() == Accelerator::Kvm {
-            return Ok(Self::QemuDgram);
+            return Ok(Self::QemuVhost);
         }
         match (Self::UserMode.probe(), qemu) {
             (Ok(_), _) => Ok(Self::UserMode),
-            (Err(_), Ok(_)) => Ok(Self::QemuDgram),
+            (Err(_), Ok(_)) => Ok(Self::QemuVhost),
             (Err(uml), Err(qemu)) => {
                 Err(format!("this host cannot run virtual machines: {qemu}; {uml}"))
             }
         }
     }
 
+    /// The command that boots the same kernel with an initial file system of the caller's and nothing
+    /// else: what booting costs without a payload. Its console is standard output.
+    ///
+    /// # Errors
+    /// What is missing, in words for a person.
+    pub fn kernel_alone(self, initramfs: &Path) -> Result<(PathBuf, Vec<OsString>), String> {
+        let (kernel, memory) = (self.kernel()?, MEMORY >> 20);
+        let (image, initramfs) = (kernel.image.display(), initramfs.display());
+        let (program, words, last) = match self {
+            Self::UserMode => {
+                let words = "con=null con0=null,fd:1 quiet uml_dir=.";
+                let words = format!("mem={memory}M initrd={initramfs} {words}");
+                (kernel.image.clone(), words, None)
+            }
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => {
+                let (accelerator, processor) = Accelerator::best().words();
+                let words = format!(
+                    "-nodefaults -no-user-config -display none -no-reboot -machine q35 -accel \
+                     {accelerator} -cpu {processor} -serial stdio -m {memory} -kernel {image} -initrd \
+                     {initramfs} -append"
+                );
+                let program = find(QEMU).unwrap_or_else(|| QEMU.into());
+                (program, words, Some("console=ttyS0 quiet panic=-1"))
+            }
+        };
+        Ok((program, words.split(' ').chain(last).map(OsString::from).collect()))
+    }
+
     pub(super) fn wiring(self) -> Wiring {
         match self {
             Self::UserMode | Self::QemuDgram => Wiring::Dgram,
             Self::QemuStream => Wiring::Stream,
+            Self::QemuVhost => Wiring::Vhost,
         }
     }
 
@@ -131,14 +179,14 @@ impl Machine {
         match self {
             // The buffer of a terminal has 4096.
             Self::UserMode => 2048,
-            Self::QemuStream | Self::QemuDgram => 256 << 10,
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => 256 << 10,
         }
     }
 
     pub(super) fn kernel(self) -> Result<Kernel, String> {
         match self {
             Self::UserMode => Kernel::user_mode(),
-            Self::QemuStream | Self::QemuDgram => Kernel::for_machine(),
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => Kernel::for_machine(),
         }
     }
 
@@ -146,7 +194,7 @@ impl Machine {
     pub(super) fn command(self, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
         match self {
             Self::UserMode => user_mode(kernel, initramfs, plan),
-            Self::QemuStream | Self::QemuDgram => qemu(self.wiring(), kernel, initramfs, plan),
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => qemu(kernel, initramfs, plan),
         }
     }
 }
@@ -167,6 +215,14 @@ impl Accelerator {
             "tcg" => Self::Tcg,
             _ if flags() && device() => Self::Kvm,
             _ => Self::Tcg,
+        }
+    }
+
+    /// As QEMU's options `-accel` and `-cpu` take it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Kvm => ("kvm", "host"),
+            Self::Tcg => ("tcg,thread=multi", "max"),
         }
     }
 }
@@ -209,17 +265,16 @@ fn user_mode(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
         "quiet".to_owned(),
     ];
     for (number, card) in plan.cards.iter().enumerate() {
-        args.push(format!("vec{number}:transport=fd,fd={},depth=128", card.as_raw_fd()));
+        if let Plug::Dgram(fd) = card {
+            args.push(format!("vec{number}:transport=fd,fd={},depth=128", fd.as_raw_fd()));
+        }
     }
     args.extend(plan.agent_words("/dev/ubda", "/dev/ttyS0"));
     Command { program: kernel.image.clone(), args: args.into_iter().map(OsString::from).collect() }
 }
 
-fn qemu(wiring: Wiring, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
-    let (accelerator, processor) = match Accelerator::best() {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "max"),
-    };
+fn qemu(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
+    let (accelerator, processor) = Accelerator::best().words();
     let cores = plan.limits.cpu_cores.unwrap_or(1.0).ceil().max(1.0);
     let mut append = plan.agent_words("/dev/vda", PORT);
     append.extend(["console=ttyS0", "quiet", "panic=-1"].map(str::to_owned));
@@ -231,23 +286,37 @@ fn qemu(wiring: Wiring, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> C
     let mut args: Vec<OsString> = vec![];
     let mut add = |words: &[&str]| args.extend(words.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    add(&["-accel", accelerator, "-cpu", processor, "-machine", "q35"]);
-    add(&["-smp", &cores.to_string(), "-m", &plan.memory().to_string(), "-serial", "stdio"]);
+    add(&["-accel", accelerator, "-cpu", processor]);
+    let memory = plan.memory();
+    add(&["-smp", &cores.to_string(), "-m", &memory.to_string(), "-serial", "stdio"]);
+    if plan.cards.iter().any(|card| matches!(card, Plug::Vhost(_))) {
+        // Sealed against shrinking, which whoever serves the cards insists on.
+        let shared = format!("memory-backend-memfd,id=memory,size={memory}M,share=on,seal=on");
+        add(&["-object", &shared, "-machine", "q35,memory-backend=memory"]);
+    } else {
+        add(&["-machine", "q35"]);
+    }
     add(&["-append", &append.join(" "), "-drive", &drive]);
     add(&["-device", "virtio-serial-pci"]);
     add(&["-chardev", &format!("socket,id=line,fd={}", plan.line.as_raw_fd())]);
     add(&["-device", &format!("virtserialport,chardev=line,name={PORT}")]);
     add(&["-device", "virtio-rng-pci"]);
     for (number, card) in plan.cards.iter().enumerate() {
-        let fd: RawFd = card.as_raw_fd();
-        add(&[
-            "-netdev",
-            &match wiring {
-                Wiring::Dgram => format!("dgram,id=net{number},local.type=fd,local.str={fd}"),
-                Wiring::Stream => format!("stream,id=net{number},addr.type=fd,addr.str={fd}"),
-            },
-        ]);
-        add(&["-device", &format!("virtio-net-pci,netdev=net{number},romfile=")]);
+        let mut device = format!("virtio-net-pci,netdev=net{number},romfile=");
+        let netdev = match card {
+            Plug::Dgram(fd) => {
+                format!("dgram,id=net{number},local.type=fd,local.str={}", fd.as_raw_fd())
+            }
+            Plug::Stream(fd) => {
+                format!("stream,id=net{number},addr.type=fd,addr.str={}", fd.as_raw_fd())
+            }
+            Plug::Vhost(name) => {
+                add(&["-chardev", &format!("socket,id=card{number},path={name}")]);
+                device.push_str(",rx_queue_size=1024,tx_queue_size=1024");
+                format!("vhost-user,id=net{number},chardev=card{number}")
+            }
+        };
+        add(&["-netdev", &netdev, "-device", &device]);
     }
     args.extend(["-kernel".into(), kernel.image.clone().into_os_string()]);
     args.extend(["-initrd".into(), initramfs.as_os_str().to_owned()]);

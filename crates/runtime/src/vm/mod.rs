@@ -25,10 +25,10 @@ use gvpn_vnic::{Child, Nic};
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
-    Access, Exit, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError, Usage,
-    keep, network::interface, usage,
+    Access, Exit, Limits, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError,
+    Usage, cgroup::Cgroup, keep, network::interface, usage,
 };
-use card::Cards;
+use card::{Cards, Place, Plug};
 use console::Console;
 use guest::Guest;
 use image::Disk;
@@ -37,6 +37,9 @@ use machine::Plan;
 
 /// How long a machine may take to boot; translated instructions on a busy host take their time.
 const BOOT: Duration = Duration::from_secs(240);
+/// How long a guest may take no orders, unless the environment says so in seconds.
+const SILENCE: Duration = Duration::from_secs(120);
+const PATIENCE: &str = "GVPN_VM_PATIENCE";
 /// How long it may take to end by itself when told to.
 const GRACE: Duration = Duration::from_secs(5);
 /// The largest file that a payload without a limit of storage may hand out.
@@ -123,9 +126,20 @@ impl Vm {
         let (program, args) = machine.command(&kernel, &initramfs, &plan).into_bytes();
         let order = keep::Order { program, args, output_to_input: true };
         let namespace = payload.namespace().await?;
-        let passed = machine::pass_on(cards.into_iter().chain([agents_line]).collect());
+        let plugs = cards.into_iter().filter_map(|card| match card {
+            Plug::Dgram(fd) | Plug::Stream(fd) => Some(fd),
+            Plug::Vhost(_) => None,
+        });
+        let passed = machine::pass_on(plugs.chain([agents_line]).collect());
+        let doors = self.processors(payload);
         let kept = keep::start(&config.helper, &order, |command| {
+            // SAFETY: `write` on descriptors that the closure owns is async-signal-safe.
+            unsafe { command.pre_exec(move || enter(&doors)) };
             command.current_dir(&directory).env("HOME", &directory);
+            if machine != Machine::UserMode {
+                // What is written to a disk goes there; user-mode Linux has its memory there.
+                command.env("TMPDIR", &directory);
+            }
             namespace.enter(command, false)?;
             // SAFETY: `fcntl` on descriptors that the closure owns is async-signal-safe.
             unsafe { command.pre_exec(passed) };
@@ -145,6 +159,15 @@ impl Vm {
                 Err(failed(&reason, &console).await)
             }
         }
+    }
+
+    /// The way into a control group that bounds the machine's share of the processors, where the host lets us
+    /// make one. Its memory is bounded by what it is built with.
+    fn processors(&self, payload: &Payload) -> Vec<File> {
+        let config = payload.config();
+        let Some(cores) = config.limits.cpu_cores else { return vec![] };
+        let limits = Limits { cpu_cores: Some(cores), ..Limits::default() };
+        Cgroup::create(config.activity, &limits).map_or_else(Vec::new, |group| group.doors())
     }
 
     /// Tells the machine a network.
@@ -172,6 +195,20 @@ impl Vm {
     }
 }
 
+/// Joins control groups. One that does not let us in does not keep the machine from running.
+fn enter(doors: &[File]) -> io::Result<()> {
+    for door in doors {
+        let _ = nix::unistd::write(door, b"0");
+    }
+    Ok(())
+}
+
+/// How long a guest may take no orders before it is given up.
+fn patience() -> Duration {
+    let said = std::env::var(PATIENCE).ok().and_then(|text| text.parse().ok());
+    said.map_or(SILENCE, Duration::from_secs)
+}
+
 async fn failed(reason: &str, console: &Console) -> RuntimeError {
     RuntimeError::Failed(format!("the machine: {reason}{}", console.tail().await))
 }
@@ -188,6 +225,7 @@ impl Runtime for Vm {
         let images = payload.config().images.clone();
         let prepared = tokio::task::spawn_blocking(move || Disk::prepare(&image, &images)).await;
         let disk = prepared.map_err(|e| RuntimeError::Failed(e.to_string()))??;
+        disk.check_size(payload.config().limits.storage)?;
         let _ = self.disk.set(disk);
         Ok(())
     }
@@ -263,16 +301,26 @@ impl Runtime for Vm {
     async fn ended(&self, _payload: &Payload) -> String {
         match self.running.get() {
             Some(running) => {
-                let reason = running.guest.ended().await;
+                let patience = patience();
+                let reason = tokio::select! {
+                    reason = running.guest.ended() => reason,
+                    () = running.guest.silent(patience) => {
+                        format!("it has not answered for {} s", patience.as_secs())
+                    }
+                };
                 format!("the machine: {reason}{}", running.console.tail().await)
             }
             None => std::future::pending().await,
         }
     }
 
-    async fn join(&self, _payload: &Payload, network: &NetworkConfig) -> Result<Nic, RuntimeError> {
+    async fn join(&self, payload: &Payload, network: &NetworkConfig) -> Result<Nic, RuntimeError> {
         let _telling = self.telling.lock().await;
         let id = network.network;
+        if self.cards.need_a_place() {
+            let directory = payload.make_directory("vm").await?;
+            self.cards.set_place(Place { directory, owner: payload.namespace().await?.root() });
+        }
         let (_, nic) = self.cards.take(id).map_err(RuntimeError::Failed)?;
         if let Some(running) = self.running.get()
             && let Err(e) = self.tell(running, network).await

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use gvpn_runtime::Machine;
 use gvpn_vnic::{AgentCommand, IdRange, Namespace, NamespaceError, TunSpec};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
@@ -18,7 +19,7 @@ const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// How long a namespace may take.
 const NAMESPACE: Duration = Duration::from_secs(10);
 
-/// Clock, namespaces, TUN device, offloads.
+/// Clock, namespaces, TUN device, offloads, virtual machines.
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let tun = config.net.tun_device.clone().unwrap_or_else(|| {
         std::env::var_os("GVPN_TUN").map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from)
@@ -26,6 +27,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![clock()];
     checks.extend(namespaces(tun).await);
     checks.push(offloads());
+    checks.push(machines(&config.provider.runtimes));
     checks
 }
 
@@ -106,5 +108,24 @@ fn offloads() -> Check {
     match (gso, gro) {
         (true, true) => Check::ok(NAME, "UDP segmentation and coalescing (GSO, GRO)"),
         _ => Check::warn(NAME, format!("UDP GSO: {gso}, UDP GRO: {gro}"), ADVICE),
+    }
+}
+
+/// Whether a provider could offer virtual machines, and whether one that wants to can.
+fn machines(offered: &[String]) -> Check {
+    const NAME: &str = "machines";
+    let wanted = offered.iter().find(|name| *name == "vm" || name.starts_with("vm-"));
+    match (Machine::best().and_then(|best| best.probe().map(|how| (best, how))), wanted) {
+        (Ok((_, how)), Some(name)) => Check::ok(NAME, format!("`{name}` is offered; {how}")),
+        (Ok((best, how)), None) => {
+            let more = "a provider offers them when `vm` is among the runtimes of its config.toml";
+            Check::ok(NAME, format!("{how} ({}); {more}", best.name()))
+        }
+        (Err(why), None) => Check::ok(NAME, format!("none: {why}")),
+        (Err(why), Some(name)) => {
+            let advice =
+                "install QEMU or user-mode Linux, or take it off the runtimes of config.toml";
+            Check::fail(NAME, format!("`{name}` cannot be offered: {why}"), advice)
+        }
     }
 }

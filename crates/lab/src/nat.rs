@@ -1,6 +1,6 @@
 //! NAT routers, with nftables.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::{Host, Lab, LabError, Lan};
 
@@ -12,9 +12,15 @@ pub enum Nat {
     /// One outside port for each inside port; answers from anyone ("full cone"), for this one host
     /// inside.
     FullCone(Ipv4Addr),
+    /// One outside port for each inside port; answers come from addresses that were written to,
+    /// from any port there, for this one host inside.
+    AddressRestricted(Ipv4Addr),
     /// One outside port for each inside port; answers come from addresses and ports that were
     /// written to.
     PortRestricted,
+    /// As a provider's NAT for many homes should be (RFC 6888): these inside have the outside port
+    /// of the same number, get answers from anyone, and reach each other there ("hairpin").
+    Hairpin([SocketAddrV4; 2]),
     /// A random outside port for each destination.
     Symmetric,
     /// UDP does not pass at all.
@@ -59,7 +65,7 @@ impl Router {
     /// # Errors
     /// [`LabError::Command`].
     pub fn set(&self, kind: Nat) -> Result<(), LabError> {
-        self.host.run("nft", [rules(kind)]).map(drop)
+        self.host.run("nft", [rules(kind, &self.outside)]).map(drop)
     }
 }
 
@@ -67,29 +73,43 @@ fn bare(cidr: &str) -> String {
     cidr.split('/').next().unwrap_or(cidr).to_owned()
 }
 
-fn rules(kind: Nat) -> String {
-    let masquerade = match kind {
-        Nat::None => "",
-        Nat::Symmetric => "oifname eth0 masquerade random,fully-random;",
-        Nat::FullCone(_) | Nat::PortRestricted | Nat::UdpBlocked => "oifname eth0 masquerade;",
+fn rules(kind: Nat, outside: &str) -> String {
+    let outward = match kind {
+        Nat::None => String::new(),
+        Nat::Symmetric => "oifname eth0 masquerade random,fully-random;".to_owned(),
+        Nat::Hairpin(_) => {
+            format!("oifname eth0 masquerade; iifname eth1 oifname eth1 snat to {outside};")
+        }
+        _ => "oifname eth0 masquerade;".to_owned(),
     };
     let inward = match kind {
         Nat::FullCone(host) => format!("iifname eth0 udp dport 1024-65535 dnat to {host};"),
+        Nat::AddressRestricted(host) => {
+            format!("iifname eth0 ip saddr @seen udp dport 1024-65535 dnat to {host};")
+        }
+        Nat::Hairpin(hosts) => hosts
+            .map(|host| format!("ip daddr {outside} udp dport {} dnat to {host};", host.port()))
+            .concat(),
         _ => String::new(),
     };
-    let forward = if kind == Nat::UdpBlocked { "meta l4proto udp drop;" } else { "" };
+    let forward = match kind {
+        Nat::UdpBlocked => "meta l4proto udp drop;",
+        Nat::AddressRestricted(_) => "oifname eth0 meta l4proto udp update @seen { ip daddr };",
+        _ => "",
+    };
     // An unsolicited datagram must not reach the router itself: it would leave a translation entry
     // that takes the port, and an early punch would break the later one.
     format!(
         "flush ruleset
          table ip lab {{
+           set seen {{ type ipv4_addr; flags dynamic; size 4096; }}
            chain input {{
              type filter hook input priority 0
              iifname eth0 meta l4proto udp drop
            }}
            chain forward {{ type filter hook forward priority 0; {forward} }}
            chain pre {{ type nat hook prerouting priority -100; {inward} }}
-           chain post {{ type nat hook postrouting priority 100; {masquerade} }}
+           chain post {{ type nat hook postrouting priority 100; {outward} }}
          }}"
     )
 }

@@ -1,142 +1,328 @@
-//! Nodes behind real NATs (nftables), with the relay outside.
+//! Nodes behind real NATs (nftables), with a relay outside that speaks both address families. Needs
+//! root and nftables. With GVPN_FIGURES set the tables in docs/paths.md are written anew.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
 use gvpn_identity::Identity;
-use gvpn_lab::{Host, Lab, Lan, Nat, Router};
+use gvpn_lab::{Host, Lab, Lan, Nat, Router, figures};
 use gvpn_net::{Net, NetConfig, PathKind};
 use gvpn_relay::{Relay, RelayConfig};
-use tokio::runtime::Handle;
+use on::{On, until};
+
+#[path = "../../net/tests/on/mod.rs"]
+mod on;
 
 const PORT: u16 = 7464;
-const LIMIT: Duration = Duration::from_secs(60);
+const STREAM: u16 = 443;
+/// So long a relayed pair is watched.
+const WATCH: Duration = Duration::from_secs(4);
 
-/// Runs a future where its sockets belong.
-fn inside<T: Send>(host: &Host, future: impl Future<Output = T> + Send) -> T {
-    let runtime = Handle::current();
-    tokio::task::block_in_place(|| host.enter(|| runtime.block_on(future)).unwrap())
+/// What is between a node and the internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Public,
+    FullCone,
+    AddressRestricted,
+    PortRestricted,
+    Symmetric,
+    CarrierAndHome,
+    Double,
+    UdpBlocked,
+    Ipv6Only,
 }
 
-/// A node behind a NAT of its own: 192.168.`n`.2 behind 198.51.100.`n`.
+impl Access {
+    const ALL: [Self; 9] = [
+        Self::Public,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::Symmetric,
+        Self::CarrierAndHome,
+        Self::Double,
+        Self::UdpBlocked,
+        Self::Ipv6Only,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Public => "no NAT",
+            Self::FullCone => "full cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::Symmetric => "symmetric",
+            Self::CarrierAndHome => "CGNAT and home",
+            Self::Double => "double NAT",
+            Self::UdpBlocked => "UDP blocked",
+            Self::Ipv6Only => "IPv6 only",
+        }
+    }
+
+    /// The NATs in front of node `n`, the nearest last.
+    fn nats(self, n: u8) -> Vec<Nat> {
+        let home = Ipv4Addr::new(192, 168, n, 2);
+        match self {
+            Self::Public | Self::Ipv6Only => vec![],
+            Self::FullCone => vec![Nat::FullCone(home)],
+            Self::AddressRestricted => vec![Nat::AddressRestricted(home)],
+            Self::PortRestricted => vec![Nat::PortRestricted],
+            Self::Symmetric => vec![Nat::Symmetric],
+            Self::CarrierAndHome => {
+                vec![Nat::FullCone(Ipv4Addr::new(100, 64, n, 2)), Nat::PortRestricted]
+            }
+            Self::Double => vec![Nat::PortRestricted, Nat::PortRestricted],
+            Self::UdpBlocked => vec![Nat::UdpBlocked],
+        }
+    }
+
+    /// How hard it is to get in: ends get through to each other unless it is 5 in all.
+    fn strictness(self) -> u8 {
+        match self {
+            Self::Public | Self::FullCone | Self::Ipv6Only => 0,
+            Self::AddressRestricted => 1,
+            Self::PortRestricted | Self::CarrierAndHome | Self::Double => 2,
+            Self::Symmetric => 3,
+            Self::UdpBlocked => 9,
+        }
+    }
+
+    fn meets(self, other: Self) -> PathKind {
+        let one_family = (self == Self::Ipv6Only) == (other == Self::Ipv6Only);
+        if one_family && self.strictness() + other.strictness() < 5 {
+            PathKind::Direct
+        } else {
+            PathKind::Relay
+        }
+    }
+}
+
+/// An internet with a relay.
+struct World {
+    lab: Lab,
+    wan: Lan,
+    relay: On<Relay>,
+}
+
+/// A node, and what it is behind.
 struct Home {
-    net: Net,
-    _router: Router,
-    _host: Host,
+    node: On<Net>,
+    routers: Vec<Router>,
 }
 
-impl Home {
-    fn new(lab: &Lab, wan: &Lan, n: u8, kind: Nat) -> Self {
-        let (outside, gateway) = (format!("198.51.100.{n}/24"), format!("192.168.{n}.1"));
-        let router = lab.nat(kind, wan, &outside, &format!("{gateway}/24")).unwrap();
-        let host = lab.host("home").unwrap();
-        host.join(&router.lan, &[&format!("192.168.{n}.2/24")]).unwrap();
-        host.default_route(&gateway).unwrap();
-        let mut config = NetConfig::new(Identity::generate());
-        config.listen = vec![SocketAddr::new([0, 0, 0, 0].into(), PORT)];
-        // The node's tasks run outside its namespace and would see other interfaces.
-        config.advertise = Some(vec![SocketAddr::new(IpAddr::from([192, 168, n, 2]), PORT)]);
-        config.relays = vec![SocketAddr::new(IpAddr::from([198, 51, 100, 1]), PORT)];
+impl World {
+    fn new() -> Self {
+        let lab = Lab::new().unwrap();
+        let wan = lab.lan().unwrap();
+        let host = lab.host("relay").unwrap();
+        host.join(&wan, &["198.51.100.1/24", "2001:db8:7::1/64"]).unwrap();
+        let any = [IpAddr::from([0, 0, 0, 0]), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let listen = any.map(|ip| SocketAddr::new(ip, PORT)).to_vec();
+        let mut config = RelayConfig::new(Identity::generate(), listen);
+        config.listen_stream = vec![SocketAddr::new(any[0], STREAM).into()];
         config.workers = 1;
-        Self { net: inside(&host, Net::bind(config)).unwrap(), _router: router, _host: host }
+        let relay = On::start(host, || async { Relay::start(config).await.unwrap() });
+        Self { lab, wan, relay }
+    }
+
+    /// A node at 192.168.`n`.2 behind the NATs, the outermost of which is 198.51.100.`n`.
+    fn home(&self, n: u8, access: Access) -> Home {
+        let host = self.lab.host("home").unwrap();
+        let mut routers: Vec<Router> = Vec::new();
+        let nats = access.nats(n);
+        for (level, kind) in nats.iter().enumerate() {
+            let (around, outside) = match routers.last() {
+                None => (&self.wan, format!("198.51.100.{n}/24")),
+                Some(router) => (&router.lan, format!("100.64.{n}.2/24")),
+            };
+            let inside = match level + 1 == nats.len() {
+                true => format!("192.168.{n}.1/24"),
+                false => format!("100.64.{n}.1/24"),
+            };
+            let router = self.lab.nat(*kind, around, &outside, &inside).unwrap();
+            if level > 0 {
+                router.host.default_route(&format!("100.64.{n}.1")).unwrap();
+            }
+            routers.push(router);
+        }
+        match routers.last() {
+            Some(router) => {
+                host.join(&router.lan, &[&format!("192.168.{n}.2/24")]).unwrap();
+                host.default_route(&format!("192.168.{n}.1")).unwrap();
+            }
+            None if access == Access::Ipv6Only => {
+                host.join(&self.wan, &[&format!("2001:db8:7::{n}/64")]).unwrap();
+            }
+            None => drop(host.join(&self.wan, &[&format!("198.51.100.{n}/24")]).unwrap()),
+        }
+        Home { node: node(host, PORT, access == Access::Ipv6Only), routers: routers }
+    }
+
+    fn registered(&self, clients: usize) {
+        let relay = &self.relay.what;
+        until("all register", || relay.stats().clients == clients);
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+fn node(host: Host, port: u16, six: bool) -> On<Net> {
+    let (any, relay): (IpAddr, IpAddr) = match six {
+        true => (Ipv6Addr::UNSPECIFIED.into(), "2001:db8:7::1".parse().unwrap()),
+        false => (Ipv4Addr::UNSPECIFIED.into(), [198, 51, 100, 1].into()),
+    };
+    let mut config = NetConfig::new(Identity::generate());
+    config.listen = vec![SocketAddr::new(any, port)];
+    config.relays = vec![SocketAddr::new(relay, PORT)];
+    config.workers = 1;
+    On::start(host, || async { Net::bind(config).await.unwrap() })
 }
 
 /// What became of a call.
-#[derive(Debug)]
 struct Outcome {
-    kind: PathKind,
     first_byte: Duration,
     direct_after: Option<Duration>,
 }
 
-/// Two nodes behind such NATs call each other.
-async fn meet(kinds: [Nat; 2], want: PathKind) -> Outcome {
-    let lab = Lab::new().unwrap();
-    let wan = lab.lan().unwrap();
-    let relay_host = lab.host("relay").unwrap();
-    relay_host.join(&wan, &["198.51.100.1/24"]).unwrap();
-    let listen = vec![SocketAddr::new([0, 0, 0, 0].into(), PORT)];
-    let mut config = RelayConfig::new(Identity::generate(), listen);
-    config.workers = 1;
-    let relay = inside(&relay_host, Relay::start(config)).unwrap();
-    let homes = [Home::new(&lab, &wan, 11, kinds[0]), Home::new(&lab, &wan, 12, kinds[1])];
-    let [a, b] = homes.each_ref().map(|home| &home.net);
-    until("both register", || relay.stats().clients == 2).await;
-    let mut incoming = b.serve("hello");
-    let start = Instant::now();
-    let mut stream = a.open(b.node_id(), "hello").await.unwrap();
-    let mut call = incoming.recv().await.unwrap();
-    stream.send_msg(&1).await.unwrap();
-    assert_eq!(call.stream.recv_msg::<u32>().await.unwrap(), Some(1));
-    let first_byte = start.elapsed();
-    assert!(first_byte < Duration::from_secs(5), "first byte after {first_byte:?}");
-    let mut direct_after = None;
-    if want == PathKind::Direct {
-        let direct = |net: &Net, peer: &Net| {
-            let peers = net.peers();
-            peers.iter().any(|p| p.node == peer.node_id() && p.kind == PathKind::Direct)
-        };
-        until("both go direct", || direct(a, b) && direct(b, a)).await;
-        direct_after = Some(start.elapsed());
-    } else {
-        tokio::time::sleep(Duration::from_secs(4)).await;
+impl Outcome {
+    fn row(&self, left: &str, right: &str) -> String {
+        let path = if self.direct_after.is_some() { "direct" } else { "relay" };
+        let after = self.direct_after.map_or("-".into(), |t| format!("{} ms", t.as_millis()));
+        format!("| {left} | {right} | {path} | {} ms | {after} |\n", self.first_byte.as_millis())
     }
-    for (from, to) in [(a, b), (b, a)] {
-        let report = from.ping(to.node_id()).await.unwrap();
-        assert_eq!(report.kind, want, "{kinds:?}: {report:?}");
-        assert_eq!(report.reason.is_empty(), want == PathKind::Direct, "{report:?}");
-    }
-    Outcome { kind: want, first_byte, direct_after }
 }
 
-/// Every pair of NATs. With GVPN_WRITE_DOCS set, the table in docs/paths.md is written anew.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_pair_of_nats_is_direct_where_it_can_be() {
-    let cone = |n: u8| Nat::FullCone([192, 168, n, 2].into());
-    let kinds = |n| {
-        [
-            ("full cone", cone(n)),
-            ("port-restricted", Nat::PortRestricted),
-            ("symmetric", Nat::Symmetric),
-        ]
+fn kind(net: &Net, peer: &Net) -> Option<PathKind> {
+    net.peers().iter().find(|p| p.node == peer.node_id()).map(|p| p.kind)
+}
+
+/// One node calls another.
+fn meet(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) -> Outcome {
+    let mut incoming = b.what.serve("hello");
+    let start = Instant::now();
+    let first_byte = a.runtime.block_on(async {
+        let mut stream = a.what.open(b.what.node_id(), "hello").await.unwrap();
+        let mut call = incoming.recv().await.unwrap();
+        stream.send_msg(&1).await.unwrap();
+        assert_eq!(call.stream.recv_msg::<u32>().await.unwrap(), Some(1));
+        start.elapsed()
+    });
+    let direct_after = (want == PathKind::Direct).then(|| {
+        let direct = |a: &On<Net>, b: &On<Net>| kind(&a.what, &b.what) == Some(PathKind::Direct);
+        until(&format!("{names} go direct"), || direct(a, b) && direct(b, a));
+        start.elapsed()
+    });
+    Outcome { first_byte, direct_after }
+}
+
+/// A path stays what it is, and says why if it is not direct.
+fn stays(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) {
+    for (from, to) in [(a, b), (b, a)] {
+        let report = from.runtime.block_on(from.what.ping(to.what.node_id())).unwrap();
+        assert_eq!(report.kind, want, "{names}: {report:?}");
+        assert_eq!(report.reason.is_empty(), want == PathKind::Direct, "{names}: {report:?}");
+    }
+}
+
+const TITLE: &str = "| caller behind | called behind | path | first byte | direct after |
+|---|---|---|---|---|\n";
+
+/// Every pair of accesses, several at once; for the page one after the other, and both ways.
+#[test]
+fn every_pair_of_nats_is_direct_where_it_can_be() {
+    let world = World::new();
+    let homes = |from: u8| {
+        let numbered = Access::ALL.iter().zip(from..);
+        numbered.map(|(access, n)| world.home(n, *access)).collect::<Vec<_>>()
     };
-    let mut rows = String::new();
-    for (left, a) in kinds(11) {
-        for (right, b) in kinds(12) {
-            let hard = |kind| matches!(kind, Nat::Symmetric | Nat::PortRestricted);
-            let relayed = hard(a) && hard(b) && (a == Nat::Symmetric || b == Nat::Symmetric);
-            let want = if relayed { PathKind::Relay } else { PathKind::Direct };
-            let outcome = meet([a, b], want).await;
-            let path = if outcome.kind == PathKind::Direct { "direct" } else { "relay" };
-            let first = outcome.first_byte.as_millis();
-            let after =
-                outcome.direct_after.map_or("-".into(), |t| format!("{} ms", t.as_millis()));
-            rows += &format!("| {left} | {right} | {path} | {first} ms | {after} |\n");
+    let (callers, called) = (homes(11), homes(31));
+    let count = Access::ALL.len();
+    world.registered(2 * count);
+    let call = |(i, j): (usize, usize)| {
+        let (a, b) = (Access::ALL[i], Access::ALL[j]);
+        let names = format!("{} and {}", a.name(), b.name());
+        let outcome = meet(&callers[i].node, &called[j].node, a.meets(b), &names);
+        ((i, j), outcome)
+    };
+    let mut outcomes = Vec::new();
+    for shift in 0..count {
+        let pairs = (0..count).map(|i| (i, (i + shift) % count));
+        if figures::wanted() {
+            outcomes.extend(pairs.map(call));
+            continue;
+        }
+        std::thread::scope(|scope| {
+            let calls = pairs.filter(|(i, j)| i <= j).map(|pair| scope.spawn(move || call(pair)));
+            let calls: Vec<_> = calls.collect();
+            outcomes.extend(calls.into_iter().map(|call| call.join().unwrap()));
+        });
+    }
+    let end = Instant::now() + WATCH;
+    while Instant::now() < end {
+        for ((i, j), _) in &outcomes {
+            let (a, b) = (Access::ALL[*i], Access::ALL[*j]);
+            let names = format!("{} and {}", a.name(), b.name());
+            stays(&callers[*i].node, &called[*j].node, a.meets(b), &names);
         }
     }
-    if std::env::var_os("GVPN_WRITE_DOCS").is_some() {
-        write_table(&rows);
+    outcomes.sort_by_key(|(pair, _)| *pair);
+    let rows = outcomes
+        .iter()
+        .map(|((i, j), outcome)| outcome.row(Access::ALL[*i].name(), Access::ALL[*j].name()));
+    let table = format!("{TITLE}{}", rows.collect::<String>());
+    println!("{table}");
+    if figures::wanted() {
+        figures::write("paths.md", "matrix", &table).unwrap();
     }
 }
 
-fn write_table(rows: &str) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/paths.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let (begin, end) = ("<!-- matrix -->\n", "<!-- end of matrix -->");
-    let (head, rest) = page.split_once(begin).unwrap();
-    let (_, tail) = rest.split_once(end).unwrap();
-    let title = "| caller behind | called behind | path | first byte | direct after |\n";
-    let table = format!("{head}{begin}{title}|---|---|---|---|---|\n{rows}{end}{tail}");
-    std::fs::write(path, table).unwrap();
+/// Two nodes in their homes behind one NAT of their provider.
+fn behind_one_carrier(world: &World, carrier: Nat) -> (Vec<Home>, Router) {
+    let around = world.lab.nat(carrier, &world.wan, "198.51.100.20/24", "100.64.0.1/24").unwrap();
+    let homes = [(2, PORT), (3, PORT + 1)].map(|(n, port)| {
+        let (outside, inside) = (format!("100.64.0.{n}/24"), format!("192.168.{n}.1/24"));
+        let router = world.lab.nat(Nat::PortRestricted, &around.lan, &outside, &inside).unwrap();
+        router.host.default_route("100.64.0.1").unwrap();
+        let host = world.lab.host("home").unwrap();
+        host.join(&router.lan, &[&format!("192.168.{n}.2/24")]).unwrap();
+        host.default_route(&format!("192.168.{n}.1")).unwrap();
+        Home { node: node(host, port, false), routers: vec![router] }
+    });
+    (homes.into(), around)
+}
+
+/// Nodes that are near each other, but only some of which can know that.
+#[test]
+fn neighbours_are_direct_where_their_routers_let_them() {
+    let hairpin = Nat::Hairpin(
+        [(2, PORT), (3, PORT + 1)]
+            .map(|(n, port)| SocketAddrV4::new(Ipv4Addr::new(100, 64, 0, n), port)),
+    );
+    let mut table = TITLE.to_owned();
+    for (name, carrier, want) in [
+        ("home, CGNAT with hairpins", hairpin, PathKind::Direct),
+        ("home, CGNAT without hairpins", Nat::PortRestricted, PathKind::Relay),
+    ] {
+        let world = World::new();
+        let (homes, _around) = behind_one_carrier(&world, carrier);
+        world.registered(2);
+        let [a, b] = [&homes[0].node, &homes[1].node];
+        table += &meet(a, b, want, name).row(name, "the same CGNAT");
+        std::thread::sleep(if want == PathKind::Relay { WATCH } else { Duration::ZERO });
+        stays(a, b, want, name);
+    }
+    let world = World::new();
+    let home = world.home(11, Access::Symmetric);
+    let host = world.lab.host("neighbour").unwrap();
+    host.join(&home.routers[0].lan, &["192.168.11.3/24"]).unwrap();
+    host.default_route("192.168.11.1").unwrap();
+    let neighbour = node(host, PORT, false);
+    world.registered(2);
+    let name = "symmetric";
+    table += &meet(&home.node, &neighbour, PathKind::Direct, name).row(name, "the same LAN");
+    stays(&home.node, &neighbour, PathKind::Direct, name);
+    println!("{table}");
+    if figures::wanted() {
+        figures::write("paths.md", "neighbours", &table).unwrap();
+    }
 }

@@ -3,52 +3,29 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use gvpn_identity::Identity;
 use gvpn_lab::{Host, Lab, Lan, Process};
 use gvpn_net::{Net, NetConfig, PathKind};
 use gvpn_relay::{Relay, RelayConfig};
+use on::{LIMIT, On, until};
 use payload::{Network, Payload};
-use tokio::runtime::{Builder, Runtime};
 
+#[path = "../../net/tests/on/mod.rs"]
+mod on;
 #[path = "../../net/tests/payload/mod.rs"]
 mod payload;
 
 const PORT: u16 = 7464;
 const STREAM: u16 = 443;
-const LIMIT: Duration = Duration::from_secs(60);
 /// Not even loopback: nothing on the host may count on UDP.
 const NO_UDP: &str = "flush ruleset
     table inet lab {
       chain out { type filter hook output priority 0; meta l4proto udp drop; }
       chain in { type filter hook input priority 0; meta l4proto udp drop; }
     }";
-
-/// Something that runs on a host, all of its threads included.
-struct On<T> {
-    what: T,
-    runtime: Runtime,
-    host: Host,
-}
-
-impl<T: Send> On<T> {
-    fn start<F: Future<Output = T> + Send>(host: Host, start: impl FnOnce() -> F + Send) -> Self {
-        let (what, runtime) = host
-            .enter(|| {
-                let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-                let runtime = runtime.unwrap();
-                (runtime.block_on(async { start().await }), runtime)
-            })
-            .unwrap();
-        Self { what, runtime, host }
-    }
-
-    fn filter(&self, rules: &str) {
-        self.host.run("nft", [rules]).unwrap();
-    }
-}
 
 struct World {
     lab: Lab,
@@ -64,7 +41,7 @@ impl World {
         host.join(&lan, &["10.0.0.1/24"]).unwrap();
         let any = IpAddr::from([0, 0, 0, 0]);
         let mut config = RelayConfig::new(Identity::generate(), vec![SocketAddr::new(any, PORT)]);
-        config.listen_stream = vec![SocketAddr::new(any, STREAM)];
+        config.listen_stream = vec![SocketAddr::new(any, STREAM).into()];
         config.workers = 1;
         let relay = On::start(host, || async { Relay::start(config).await.unwrap() });
         Self { lab, lan, relay }
@@ -91,14 +68,6 @@ impl World {
             let stats = relay.stats();
             stats.clients == clients && stats.streams == streams
         });
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -35,8 +35,10 @@ impl Lan {
     pub(crate) fn connect(&self, host: &Host, name: &str) -> Result<(), LabError> {
         let port = format!("p{}", host.lab().link_number());
         let pid = host.pid().to_string();
-        self.switch
-            .ip(["link", "add", &port, "type", "veth", "peer", "name", name, "netns", &pid])?;
+        // The bridge takes what the host sends: its interface has the usual 1500 until it is set.
+        let near = ["link", "add", &port, "mtu", "9000", "type", "veth"];
+        let far = ["peer", "name", name, "mtu", "1500", "netns", &pid];
+        self.switch.ip(near.into_iter().chain(far))?;
         self.switch.ip(["link", "set", &port, "master", "br0", "up"])
     }
 }

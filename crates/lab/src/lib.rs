@@ -1,7 +1,7 @@
 //! Real hosts in network namespaces, for tests, benchmarks and `gvpn demo`.
 //!
 //! A [`Lab`] is a small world: [`Host`]s (network namespaces), [`Lan`]s between them and NAT
-//! [routers](Lab::nat). Nothing of it has a name outside: a namespace lives as long as the process
+//! [routers](Lab::nat), and [lines](Lab::line) that delay and lose. Nothing of it has a name outside: a namespace lives as long as the process
 //! that holds it, and that process ends when the lab does, whatever ends the lab - its drop, a
 //! panic, SIGINT or SIGKILL.
 //!
@@ -26,13 +26,17 @@ mod forge;
 pub mod heap;
 mod host;
 mod lan;
+mod line;
 mod nat;
 mod process;
+mod weather;
 mod world;
 
 pub use error::LabError;
 pub use host::{Host, HostCommand};
 pub use lan::Lan;
+pub use line::{Line, LineCounts};
 pub use nat::{Nat, Router};
 pub use process::Process;
+pub use weather::Weather;
 pub use world::Lab;

@@ -11,7 +11,7 @@ use std::{
 
 use nix::unistd::Uid;
 
-use crate::{Host, LabError, Lan, Nat, Router, forge::Forge};
+use crate::{Host, LabError, Lan, Line, Nat, Router, Weather, forge::Forge};
 
 /// A world of hosts, LANs and routers. Cheap to clone; it ends with its last clone, host and LAN.
 #[derive(Debug, Clone)]
@@ -76,6 +76,15 @@ impl Lab {
         inside: &str,
     ) -> Result<Router, LabError> {
         Router::new(self, kind, wan, outside, inside)
+    }
+
+    /// A line between two LANs that joins them into one, with delay and faults; equal seeds have
+    /// equal faults.
+    ///
+    /// # Errors
+    /// [`LabError`], also for a lab in a user namespace of its own: TAPs are made by root.
+    pub fn line(&self, a: &Lan, b: &Lan, weather: Weather, seed: u64) -> Result<Line, LabError> {
+        Line::new(self, [a, b], weather, seed)
     }
 
     pub(crate) fn forge(&self) -> &Forge {

@@ -197,6 +197,79 @@ fn a_nat_that_forgets_its_mappings_interrupts_briefly() {
 }
 
 #[test]
+fn a_node_that_is_started_anew_is_reached_again() {
+    for kinds in [[Kind::FullCone; 2], [Kind::Symmetric; 2]] {
+        for seed in 0..20 {
+            let side = (seed % 2) as usize;
+            let mut net = Internet::new(seed, Topology::new(&kinds[..1], &kinds[1..]));
+            call(&mut net);
+            net.run(10 * SECOND);
+            net.nodes[side].restart();
+            net.run(4 * SECOND);
+            for node in &net.nodes {
+                let since = net.now - node.got_data.unwrap();
+                assert!(since < SECOND / 4, "{kinds:?} seed {seed}: nothing for {since:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_slept_is_back_at_once() {
+    for told in [true, false] {
+        for seed in 0..20u64 {
+            let mut net = Internet::new(seed, Topology::new(&[], &[Kind::PortRestricted]));
+            call(&mut net);
+            net.run(10 * SECOND);
+            let side = (seed % 2) as usize;
+            net.asleep[side] = true;
+            net.run(SECOND * (20 + 2 * seed as u32));
+            net.asleep[side] = false;
+            let now = net.now;
+            if told {
+                net.nodes[side].readdressed(now);
+            }
+            net.run(3 * SECOND);
+            for node in &net.nodes {
+                let since = net.now - node.got_data.unwrap();
+                assert!(since < SECOND / 4, "told {told} seed {seed}: nothing for {since:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn new_keys_lose_nothing_and_disorder_does_no_harm() {
+    for seed in 0..20 {
+        let mut topology = Topology::new(&[Kind::PortRestricted], &[Kind::FullCone]);
+        let orderly = seed % 2 == 0;
+        topology.disorder = if orderly { 0 } else { 50 };
+        let mut net = Internet::new(seed, topology);
+        call(&mut net);
+        net.run(5 * SECOND);
+        let before = net.nodes.each_ref().map(|node| (node.data_sent, node.data));
+        for side in [0, 1, 0, 1] {
+            let now = net.now;
+            net.nodes[side].connect(now);
+            net.run(2 * SECOND);
+        }
+        for node in &mut net.nodes {
+            node.traffic = None;
+        }
+        net.run(SECOND);
+        for side in 0..2 {
+            let (sent, got) = (&net.nodes[side], &net.nodes[1 - side]);
+            assert_eq!(got.harmed, 0, "seed {seed}");
+            // What was on its way at the beginning had been sent, but had not come.
+            let (sent, got) = (sent.data_sent - before[side].0, got.data - before[1 - side].1);
+            assert!(!orderly || got >= sent, "seed {seed}: {got} of {sent}");
+            assert!(got * 10 > sent * 8, "seed {seed}: {got} of {sent}");
+        }
+        assert!(orderly || net.nodes.iter().all(|node| node.forged > 0));
+    }
+}
+
+#[test]
 fn the_path_mtu_is_found() {
     for (a, b) in [(1500, 1500), (1400, 1500), (1280, 1492), (9000, 9000), (576, 1500)] {
         for kinds in [[Kind::FullCone; 2], [Kind::Symmetric; 2]] {
@@ -226,6 +299,8 @@ struct Model {
     relay_since: Option<Duration>,
     direct_since: Option<Duration>,
     calm_since: Duration,
+    /// Which node was direct when it was last looked at.
+    direct: [bool; 2],
 }
 
 fn topology(random: &mut Random) -> Topology {
@@ -238,6 +313,7 @@ fn topology(random: &mut Random) -> Topology {
     let mut topology = Topology::new(&a, &b);
     topology.delay = Duration::from_millis(1 + random.below(60));
     topology.loss = random.pick(&[0, 0, 10, 50]);
+    topology.disorder = random.pick(&[0, 0, 5, 30]);
     topology.mtu = [0; 2].map(|_: u16| random.pick(&[1280, 1400, 1500, 1500]));
     topology
 }
@@ -254,16 +330,17 @@ fn history(seed: u64) -> Result<(), String> {
         relay_since: Some(start),
         direct_since: possible.then_some(start),
         calm_since: start,
+        direct: [false; 2],
     };
     for _ in 0..12 {
         let now = net.elapsed();
-        match random.below(7) {
+        match random.below(9) {
             0 => {
                 net.cut = !net.cut;
                 model.direct_since = (possible && !net.cut).then_some(now);
             }
             1 if model.direct_since.is_some() || !net.relay_up => {
-                net.relay_up = !net.relay_up;
+                net.relay(!net.relay_up);
                 model.relay_since = net.relay_up.then_some(now);
             }
             2 => {
@@ -280,12 +357,22 @@ fn history(seed: u64) -> Result<(), String> {
                 }
                 model.calm_since = now;
             }
+            4 => {
+                let side = random.below(2) as usize;
+                net.nodes[side].restart();
+                model.calm_since = now;
+            }
+            5 => {
+                let side = random.below(2) as usize;
+                let at = net.now;
+                net.nodes[side].connect(at);
+            }
             _ => {}
         }
         // A while without events, watched.
         for _ in 0..random.below(80) {
             net.run(SECOND / 2);
-            check(&net, &model).map_err(|what| format!("seed {seed}: {what}"))?;
+            check(&net, &mut model).map_err(|what| format!("seed {seed}: {what}"))?;
         }
     }
     for node in &mut net.nodes {
@@ -300,7 +387,7 @@ fn history(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn check(net: &Internet, model: &Model) -> Result<(), String> {
+fn check(net: &Internet, model: &mut Model) -> Result<(), String> {
     let now = net.elapsed();
     let open_for = |since: Option<Duration>| {
         since.map_or(Duration::ZERO, |since| now - since.max(model.calm_since))
@@ -309,6 +396,14 @@ fn check(net: &Internet, model: &Model) -> Result<(), String> {
     let relay_for = open_for(model.relay_since).saturating_sub(6 * SECOND);
     let direct_for = open_for(model.direct_since);
     for (side, node) in net.nodes.iter().enumerate() {
+        if node.harmed > 0 {
+            return Err(format!("at {now:?}: node {side} took {} harmed packets", node.harmed));
+        }
+        // A way that works without loss is not given up for a worse one.
+        let was_direct = std::mem::replace(&mut model.direct[side], is_direct(net, side));
+        if was_direct && !model.direct[side] && direct_for > 5 * SECOND && net.topology.loss == 0 {
+            return Err(format!("at {now:?}: node {side} gave up a direct way that works"));
+        }
         let silent = node.got_data.map_or(now, |at| net.now - at);
         if relay_for > 3 * SECOND && silent > 2 * SECOND {
             return Err(format!(

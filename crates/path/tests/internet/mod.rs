@@ -1,5 +1,6 @@
 //! A small internet in virtual time: hosts, NATs of all kinds, a relay, faults.
 
+pub(crate) mod lane;
 pub(crate) mod nat;
 pub(crate) mod node;
 pub(crate) mod random;
@@ -35,6 +36,8 @@ pub(crate) struct Topology {
     pub(crate) delay: Duration,
     /// What of a thousand datagrams is lost.
     pub(crate) loss: u64,
+    /// What of a thousand datagrams is doubled, changed, and overtaken by others.
+    pub(crate) disorder: u64,
     /// The MTU of each node's access.
     pub(crate) mtu: [u16; 2],
 }
@@ -47,6 +50,7 @@ impl Topology {
             relay: true,
             delay: Duration::from_millis(10),
             loss: 0,
+            disorder: 0,
             mtu: [1500; 2],
         }
     }
@@ -84,9 +88,12 @@ pub(crate) struct Internet {
     queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     events: HashMap<usize, Event>,
     sequence: u64,
-    /// Where the relay last saw each node.
+    /// Where the relay last saw each node, and the node's record.
     registered: [Option<SocketAddr>; 2],
+    records: [Vec<SocketAddr>; 2],
     pub(crate) relay_up: bool,
+    /// Nodes that do nothing and hear nothing: their machines sleep.
+    pub(crate) asleep: [bool; 2],
     /// Nothing passes directly between the nodes' networks.
     pub(crate) cut: bool,
     /// Datagrams sent by nodes to each other, probes and all.
@@ -122,7 +129,9 @@ impl Internet {
             events: HashMap::new(),
             sequence: 0,
             registered: [None; 2],
+            records: [Vec::new(), Vec::new()],
             relay_up: topology.relay,
+            asleep: [false; 2],
             cut: false,
             sent: 0,
             addresses_given: 0,
@@ -164,7 +173,7 @@ impl Internet {
                     self.arrive(at, datagram);
                 }
             }
-            for side in 0..2 {
+            for side in (0..2).filter(|side| !self.asleep[*side]).collect::<Vec<_>>() {
                 let out = self.nodes[side].step(self.now);
                 for (hop, message, size) in out {
                     self.send(side, hop, message, size);
@@ -176,7 +185,8 @@ impl Internet {
     /// How far to go: a step, or over all steps in which nothing is due.
     fn step(&self, end: Instant) -> Duration {
         let arrival = self.queue.peek().map(|Reverse((at, ..))| *at);
-        let nodes = self.nodes.iter().filter_map(|node| node.due(self.now));
+        let awake = self.nodes.iter().zip(self.asleep).filter(|(_, asleep)| !asleep);
+        let nodes = awake.filter_map(|(node, _)| node.due(self.now));
         let due = nodes.chain(arrival).min().map_or(end, |due| due.min(end));
         let idle = due.saturating_duration_since(self.now);
         let steps = idle.as_nanos().div_ceil(STEP.as_nanos()).max(1);
@@ -189,7 +199,7 @@ impl Internet {
             Hop::Direct(to) => (to, None),
             Hop::Relay { relay, session } => (relay, Some(session)),
         };
-        if !matches!(message, Message::Register) {
+        if !matches!(message, Message::Register(_)) {
             self.sent += 1;
         }
         let datagram = Datagram { from: self.nodes[side].addr, to, session, message, size };
@@ -263,15 +273,47 @@ impl Internet {
         {
             return;
         }
-        let jitter = Duration::from_micros(self.random.below(2000));
+        let mut datagram = datagram;
+        let mut delay = delay + Duration::from_micros(self.random.below(2000));
+        if self.disorderly() {
+            delay += Duration::from_millis(self.random.below(40));
+        }
+        if self.disorderly() {
+            self.schedule(at, datagram.clone(), delay + Duration::from_millis(3));
+        }
+        if self.disorderly() {
+            match &mut datagram.message {
+                Message::Sealed(bytes) => {
+                    let at = self.random.below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 1 << self.random.below(8);
+                }
+                // QUIC, and the kernel, find this out.
+                _ => return,
+            }
+        }
+        self.schedule(at, datagram, delay);
+    }
+
+    fn disorderly(&mut self) -> bool {
+        self.topology.disorder > 0 && self.random.below(1000) < self.topology.disorder
+    }
+
+    fn schedule(&mut self, at: Place, datagram: Datagram, delay: Duration) {
         self.sequence += 1;
         let key = self.sequence as usize;
         self.events.insert(key, Event::Arrive { at, datagram });
-        self.queue.push(Reverse((self.now + delay + jitter, self.sequence, key)));
+        self.queue.push(Reverse((self.now + delay, self.sequence, key)));
+    }
+
+    /// The relay is started or stopped; it remembers records, but not who was there.
+    pub(crate) fn relay(&mut self, up: bool) {
+        self.relay_up = up;
+        self.registered = [None; 2];
     }
 
     fn arrive(&mut self, at: Place, datagram: Datagram) {
         match at {
+            Place::Node(side) if self.asleep[side] => {}
             Place::Node(side) => {
                 let hop = match datagram.session {
                     Some(session) => Hop::Relay { relay: RELAY, session },
@@ -288,9 +330,10 @@ impl Internet {
     }
 
     fn at_relay(&mut self, mut datagram: Datagram) {
-        if let Message::Register = datagram.message {
+        if let Message::Register(record) = &datagram.message {
             let side = datagram.session.map_or(0, |side| side as usize);
             self.registered[side] = Some(datagram.from);
+            self.records[side].clone_from(record);
             let reply = Datagram {
                 from: RELAY,
                 to: datagram.from,
@@ -305,6 +348,14 @@ impl Internet {
             (datagram.message, datagram.session) = (Message::Unknown, None);
             return self.public(datagram, None);
         };
+        if let Message::Find = datagram.message {
+            for (side, of) in [(from, 1 - from), (1 - from, from)] {
+                let Some(to) = self.registered[side] else { continue };
+                let message = Message::Found(self.records[of].clone());
+                self.public(Datagram { from: RELAY, to, session: None, message, size: 200 }, None);
+            }
+            return;
+        }
         let Some(to) = self.registered[1 - from] else { return };
         if self.lose() {
             return;

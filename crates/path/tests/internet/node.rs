@@ -1,38 +1,58 @@
-//! A node: an agent, and in a few lines what surrounds it in reality.
+//! A node: an agent and real lanes, and in a few lines what surrounds them in reality.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use gvpn_path::{Agent, Event, Hop, Source, Timing};
+use gvpn_path::{Agent, Event, Hop, Source, TYPE_PROBE, TYPE_REPLY, Timing};
+use gvpn_session::{DataHeader, OVERHEAD};
 
-use super::{RELAY, SESSION};
+use super::{RELAY, SESSION, lane::Lane, random::Random};
 
 /// What nodes and the relay send each other.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    Register,
+    /// A record, for the relay's registry.
+    Register(Vec<SocketAddr>),
     Registered(SocketAddr),
     /// The relay does not know who sends this.
     Unknown,
-    /// The three flights of a handshake.
-    Hello,
-    Welcome,
-    Finished,
+    /// Asks the relay for the other's record, and for a session with it.
+    Find,
+    /// The other's record, to the one that asked and to the other.
+    Found(Vec<SocketAddr>),
+    /// The three flights of a handshake; the first two with the lane's indices.
+    Hello(u64, u32),
+    Welcome(u64, u32),
+    Finished(u64),
+    /// Whether a connection is still there.
+    Ping(u64),
+    Pong,
+    /// Such a connection is not known: a stateless reset.
+    Reset(u64),
     /// Addresses, until acknowledged.
-    Punch(Vec<SocketAddr>, u64),
+    Punch(u64, Vec<SocketAddr>, u64),
     PunchAck(u64),
-    /// A sealed probe or reply.
+    /// A sealed probe, reply or packet.
     Sealed(Vec<u8>),
-    Data,
 }
 
 const SMALL: u16 = 100;
 /// A connection that nobody answers on ends after this time.
 const GIVE_UP: Duration = Duration::from_secs(30);
 const REPEAT: Duration = Duration::from_millis(300);
+/// How long a connection in doubt may keep quiet before another is made.
+const DOUBT: Duration = Duration::from_secs(2);
+/// How often the relay is asked for a peer that does not answer.
+const LOOK_UP: Duration = Duration::from_secs(1);
+/// Lanes that still open what was sealed before a newer one was made.
+const LANES: usize = 4;
+/// First byte of a packet's plaintext.
+const PACKET: u8 = 0x45;
+/// What makes a packet's check out of its number.
+const CHECK: u64 = 0x9e37_79b9_7f4a_7c15;
 
 pub(crate) struct Node {
     side: usize,
@@ -44,13 +64,27 @@ pub(crate) struct Node {
     pub(crate) route: Option<(Hop, u16)>,
     pub(crate) route_changes: u32,
     pub(crate) distress: u32,
+    random: Random,
     observed: Option<SocketAddr>,
     out: VecDeque<(Hop, Message, u16)>,
+    /// The newest last; what is sealed is sealed by it.
+    lanes: VecDeque<Lane>,
+    /// Answered calls, of which nothing shows yet that the caller has the answer.
+    answered: VecDeque<Lane>,
     /// Payload is sent this often while set.
     pub(crate) traffic: Option<Duration>,
     next_data: Instant,
-    calling: Option<Instant>,
-    finishing: Option<Instant>,
+    next_number: u64,
+    /// Whether the node calls when it has something to send and no session.
+    may_call: bool,
+    /// Where the peer was said to be.
+    given: Vec<Hop>,
+    /// The number of the call, the lane's index, when to repeat.
+    calling: Option<(u64, u32, Instant)>,
+    finishing: Option<(u64, Instant)>,
+    /// When to ask again whether the connection is there, and when to make another.
+    doubt: Option<(Instant, Instant)>,
+    next_find: Option<Instant>,
     next_register: Instant,
     /// Number, when to repeat, when to give up.
     punch: Option<(u64, Instant, Instant)>,
@@ -61,26 +95,41 @@ pub(crate) struct Node {
     /// When payload last arrived, and how much.
     pub(crate) got_data: Option<Instant>,
     pub(crate) data: u64,
+    /// Packets sealed and sent.
+    pub(crate) data_sent: u64,
+    seen: HashSet<u64>,
+    /// Packets that came twice, or changed.
+    pub(crate) harmed: u64,
+    pub(crate) forged: u64,
 }
 
 impl Node {
     pub(crate) fn new(seed: u64, side: usize) -> Self {
         let now = Instant::now();
+        let mut random = Random::new(seed.wrapping_mul(2).wrapping_add(side as u64));
         Self {
             side,
             addr: "0.0.0.0:0".parse().unwrap(),
             known: None,
-            agent: Agent::new(Timing::default(), seed.wrapping_add(side as u64)),
+            agent: Agent::new(Timing::default(), random.next()),
             session: false,
             route: None,
             route_changes: 0,
             distress: 0,
+            next_number: random.next(),
+            random,
             observed: None,
             out: VecDeque::new(),
+            lanes: VecDeque::new(),
+            answered: VecDeque::new(),
             traffic: None,
             next_data: now,
+            may_call: false,
+            given: Vec::new(),
             calling: None,
             finishing: None,
+            doubt: None,
+            next_find: None,
             next_register: now,
             punch: None,
             punches: 0,
@@ -89,7 +138,24 @@ impl Node {
             heard_event: None,
             got_data: None,
             data: 0,
+            data_sent: 0,
+            seen: HashSet::new(),
+            harmed: 0,
+            forged: 0,
         }
+    }
+
+    /// Starts anew: nothing is known but who the peer is.
+    pub(crate) fn restart(&mut self) {
+        let fresh = Self::new(self.random.next(), self.side);
+        let old = std::mem::replace(self, fresh);
+        self.addr = old.addr;
+        self.given = old.given;
+        self.traffic = old.traffic;
+        self.may_call = true;
+        // What a test counts goes on.
+        (self.got_data, self.data, self.data_sent) = (old.got_data, old.data, old.data_sent);
+        (self.seen, self.harmed, self.forged) = (old.seen, old.harmed, old.forged);
     }
 
     /// All addresses of this node, as it knows them.
@@ -99,14 +165,21 @@ impl Node {
 
     /// Calls a node with this record.
     pub(crate) fn call(&mut self, now: Instant, addrs: &[SocketAddr], relay: bool) {
-        for addr in addrs {
-            self.agent.add_candidate(now, Hop::Direct(*addr), Source::Record);
-        }
+        self.given = addrs.iter().map(|addr| Hop::Direct(*addr)).collect();
         if relay {
-            let hop = Hop::Relay { relay: RELAY, session: SESSION };
-            self.agent.add_candidate(now, hop, Source::Relay);
+            self.given.push(Hop::Relay { relay: RELAY, session: SESSION });
         }
-        self.calling = Some(now);
+        self.may_call = true;
+        self.connect(now);
+    }
+
+    /// Makes a connection, the first or another.
+    pub(crate) fn connect(&mut self, now: Instant) {
+        for hop in self.given.clone() {
+            let source = if hop.is_relayed() { Source::Relay } else { Source::Record };
+            self.agent.add_candidate(now, hop, source);
+        }
+        self.calling = Some((self.random.next(), self.random.next() as u32, now));
     }
 
     /// The kernel says that the address has changed.
@@ -120,13 +193,20 @@ impl Node {
 
     /// When there is something to do.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
-        if !self.out.is_empty() || self.known.is_none() {
+        let wants = self.traffic.is_some() && self.may_call;
+        if !self.out.is_empty()
+            || self.known.is_none()
+            || (wants && !self.session && self.calling.is_none())
+        {
             return Some(now);
         }
         let data = self.traffic.filter(|_| self.session).map(|_| self.next_data);
         let punch = self.punch.filter(|_| self.session).map(|(_, at, _)| at);
-        let calling = self.calling.filter(|_| self.traffic.is_some());
-        let timers = [data, punch, calling, self.finishing, self.agent.poll_timeout(now)];
+        let calling = self.calling.filter(|_| self.traffic.is_some()).map(|(.., at)| at);
+        let find = self.next_find.filter(|_| self.traffic.is_some());
+        let doubt = self.doubt.map(|(at, _)| at);
+        let finishing = self.finishing.map(|(_, at)| at);
+        let timers = [data, punch, calling, find, doubt, finishing, self.agent.poll_timeout(now)];
         timers.into_iter().flatten().chain([self.next_register]).min()
     }
 
@@ -135,25 +215,22 @@ impl Node {
         self.known.get_or_insert(self.addr);
         if now >= self.next_register {
             self.next_register = now + Duration::from_secs(5);
-            let hop = Hop::Relay { relay: RELAY, session: self.side as u32 };
-            self.out.push_back((hop, Message::Register, SMALL));
+            self.ask_relay(Message::Register(self.addrs()));
         }
-        // Packets that wait are what makes a node call again.
-        if self.traffic.is_some() && self.calling.is_some_and(|at| at <= now) {
-            self.calling = Some(now + REPEAT);
-            self.spread(now, &Message::Hello, 1200);
-        }
-        if self.finishing.is_some_and(|at| at <= now) {
-            self.finishing = Some(now + REPEAT);
-            self.spread(now, &Message::Finished, SMALL);
+        self.keep_connected(now);
+        if let Some((call, at)) = self.finishing
+            && at <= now
+        {
+            self.finishing = Some((call, now + REPEAT));
+            self.spread(now, &Message::Finished(call), SMALL);
         }
         self.punch = self.punch.filter(|(.., end)| now < *end);
         if let Some((number, at, end)) = self.punch
             && at <= now
-            && self.session
+            && let Some(call) = self.connection()
         {
             self.punch = Some((number, now + REPEAT, end));
-            let message = Message::Punch(self.addrs(), number);
+            let message = Message::Punch(call, self.addrs(), number);
             self.agent.handle_control_sent(now);
             self.spread(now, &message, SMALL);
         }
@@ -162,8 +239,49 @@ impl Node {
             self.agent.handle_activity(now, self.sent, self.heard);
             self.agent.handle_timeout(now);
         }
-        self.flush();
+        self.flush(now);
         self.out.drain(..).collect()
+    }
+
+    /// Packets that wait are what makes a node call; silence makes it ask, and call again.
+    fn keep_connected(&mut self, now: Instant) {
+        if let Some((at, end)) = self.doubt
+            && at <= now
+        {
+            self.doubt = Some((now + REPEAT, end));
+            if let Some(call) = self.connection() {
+                self.spread(now, &Message::Ping(call), SMALL);
+            }
+            if now >= end {
+                self.doubt = None;
+                self.connect(now);
+            }
+        }
+        if self.traffic.is_none() {
+            return;
+        }
+        if !self.session && self.may_call && self.calling.is_none() {
+            self.connect(now);
+        }
+        let Some((call, index, at)) = self.calling else { return };
+        if at <= now {
+            self.calling = Some((call, index, now + REPEAT));
+            self.spread(now, &Message::Hello(call, index), 1200);
+        }
+        if self.next_find.is_none_or(|at| at <= now) {
+            self.next_find = Some(now + LOOK_UP);
+            self.ask_relay(Message::Find);
+        }
+    }
+
+    fn ask_relay(&mut self, message: Message) {
+        let hop = Hop::Relay { relay: RELAY, session: self.side as u32 };
+        self.out.push_back((hop, message, SMALL));
+    }
+
+    /// The call that made the lane in use.
+    fn connection(&self) -> Option<u64> {
+        self.lanes.back().filter(|_| self.session).map(|lane| lane.call)
     }
 
     fn send_data(&mut self, now: Instant) {
@@ -172,8 +290,13 @@ impl Node {
             return;
         }
         self.next_data = now + interval;
-        let Some((hop, _)) = self.route else { return };
-        self.out.push_back((hop, Message::Data, SMALL));
+        let (Some((hop, _)), Some(lane)) = (self.route, self.lanes.back()) else { return };
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
+        let check = number.wrapping_mul(CHECK);
+        let text = [&[PACKET][..], &number.to_le_bytes(), &check.to_le_bytes()].concat();
+        self.out.push_back((hop, Message::Sealed(lane.seal(&text)), SMALL));
+        self.data_sent += 1;
         if self.sent.is_none_or(|sent| now - sent > Duration::from_secs(1)) {
             self.agent.handle_sent(now);
         }
@@ -191,61 +314,150 @@ impl Node {
             Message::Registered(observed) => {
                 if self.observed != Some(observed) && Some(observed) != self.known {
                     self.observed = Some(observed);
+                    self.next_register = now;
                     self.tell(now);
                 }
             }
-            Message::Register => {}
+            Message::Register(_) | Message::Find => {}
             Message::Unknown => self.next_register = now,
-            Message::Hello => {
-                self.agent.handle_hint(now, hop);
-                self.out.push_back((hop, Message::Welcome, 1200));
-            }
-            Message::Welcome => {
-                self.calling = None;
-                if !self.session {
-                    self.established(now, hop);
-                    self.finishing = Some(now);
-                }
-            }
-            Message::Finished => {
-                if !self.session {
-                    self.established(now, hop);
-                }
-            }
-            Message::Punch(addrs, number) => {
-                self.finishing = None;
-                self.heard_on(now, hop);
-                self.out.push_back((hop, Message::PunchAck(number), SMALL));
+            Message::Found(addrs) => {
                 for addr in addrs {
-                    self.agent.add_candidate(now, Hop::Direct(addr), Source::Told);
+                    self.agent.add_candidate(now, Hop::Direct(addr), Source::Record);
                 }
-                self.agent.punch(now);
+                let hop = Hop::Relay { relay: RELAY, session: SESSION };
+                self.agent.add_candidate(now, hop, Source::Relay);
             }
+            Message::Hello(call, index) => self.answer(now, hop, call, index),
+            Message::Welcome(call, remote) => {
+                let Some((_, local, _)) = self.calling.filter(|(known, ..)| *known == call) else {
+                    return;
+                };
+                (self.calling, self.next_find) = (None, None);
+                self.finishing = Some((call, now));
+                self.established(now, hop, Lane::new(call, local, remote, true));
+            }
+            Message::Finished(call) => self.confirm(now, hop, call),
+            Message::Ping(call) => {
+                let known = self.lanes.iter().any(|lane| lane.call == call);
+                let answer = if known { Message::Pong } else { Message::Reset(call) };
+                self.out.push_back((hop, answer, SMALL));
+            }
+            Message::Pong => {
+                self.heard_on(now, hop);
+                self.doubt = None;
+            }
+            Message::Reset(call) => self.reset(call),
+            Message::Punch(call, addrs, number) => self.punched(now, hop, call, addrs, number),
             Message::PunchAck(number) => {
                 self.heard_on(now, hop);
                 if self.punch.is_some_and(|(n, ..)| n == number) {
                     self.punch = None;
                 }
             }
-            Message::Sealed(bytes) => {
-                if self.session {
-                    self.heard = Some(now);
-                    self.agent.handle_probe(now, hop, &bytes);
-                }
-            }
-            Message::Data => {
-                if self.session {
-                    self.got_data = Some(now);
-                    self.data += 1;
-                    self.heard_on(now, hop);
-                }
-            }
+            Message::Sealed(datagram) => self.open(now, hop, datagram),
         }
-        self.flush();
+        self.flush(now);
     }
 
-    fn established(&mut self, now: Instant, hop: Hop) {
+    /// Somebody calls: once for all repetitions.
+    fn answer(&mut self, now: Instant, hop: Hop, call: u64, remote: u32) {
+        self.agent.handle_hint(now, hop);
+        let known = self.lanes.iter().chain(&self.answered).find(|lane| lane.call == call);
+        let local = match known {
+            Some(lane) => lane.local,
+            None => {
+                let local = self.random.next() as u32;
+                self.answered.push_back(Lane::new(call, local, remote, false));
+                if self.answered.len() > LANES {
+                    self.answered.pop_front();
+                }
+                local
+            }
+        };
+        self.out.push_back((hop, Message::Welcome(call, local), 1200));
+    }
+
+    /// The caller has the answer.
+    fn confirm(&mut self, now: Instant, hop: Hop, call: u64) {
+        if let Some(at) = self.answered.iter().position(|lane| lane.call == call)
+            && let Some(lane) = self.answered.remove(at)
+        {
+            self.established(now, hop, lane);
+        }
+    }
+
+    fn reset(&mut self, call: u64) {
+        self.lanes.retain(|lane| lane.call != call);
+        self.finishing = self.finishing.filter(|(known, _)| *known != call);
+        if self.session && self.lanes.is_empty() {
+            self.session = false;
+            self.doubt = None;
+            self.agent.session_down();
+        }
+    }
+
+    fn punched(&mut self, now: Instant, hop: Hop, call: u64, addrs: Vec<SocketAddr>, number: u64) {
+        if !self.lanes.iter().any(|lane| lane.call == call) {
+            // The handshake's last flight may be on its way; else the peer speaks of a former life.
+            if !self.answered.iter().any(|lane| lane.call == call) {
+                self.out.push_back((hop, Message::Reset(call), SMALL));
+            }
+            return;
+        }
+        self.finishing = self.finishing.filter(|(known, _)| *known != call);
+        self.heard_on(now, hop);
+        self.out.push_back((hop, Message::PunchAck(number), SMALL));
+        for addr in addrs {
+            self.agent.add_candidate(now, Hop::Direct(addr), Source::Told);
+        }
+        self.agent.punch(now);
+    }
+
+    fn open(&mut self, now: Instant, hop: Hop, datagram: Vec<u8>) {
+        let index = DataHeader::parse(&datagram).map(|header| header.index);
+        let all = self.lanes.iter_mut().chain(&mut self.answered);
+        let Some(lane) = all.into_iter().find(|lane| Some(lane.local) == index) else { return };
+        let call = lane.call;
+        let Some(text) = lane.open(datagram) else {
+            self.forged += 1;
+            return;
+        };
+        self.confirm(now, hop, call);
+        match text.first() {
+            Some(&(TYPE_PROBE | TYPE_REPLY)) => {
+                self.heard = Some(now);
+                self.agent.handle_probe(now, hop, &text);
+            }
+            Some(&PACKET) => {
+                self.got_data = Some(now);
+                self.data += 1;
+                self.inspect(&text);
+                self.heard_on(now, hop);
+            }
+            _ => self.harmed += 1,
+        }
+    }
+
+    fn inspect(&mut self, text: &[u8]) {
+        let word =
+            |at: usize| text.get(at..at + 8).map(|b| u64::from_le_bytes(b.try_into().unwrap()));
+        let fine = match (word(1), word(9)) {
+            (Some(number), Some(check)) => {
+                number.wrapping_mul(CHECK) == check && self.seen.insert(number)
+            }
+            _ => false,
+        };
+        self.harmed += u64::from(!fine);
+    }
+
+    fn established(&mut self, now: Instant, hop: Hop, lane: Lane) {
+        self.lanes.push_back(lane);
+        if self.lanes.len() > LANES {
+            self.lanes.pop_front();
+        }
         self.session = true;
+        self.may_call = true;
+        self.doubt = None;
         self.agent.handle_heard(now, hop);
         self.agent.session_up(now);
         self.tell(now);
@@ -269,10 +481,12 @@ impl Node {
         self.punch = Some((self.punches, now, now + GIVE_UP));
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         while let Some(transmit) = self.agent.poll_transmit() {
-            let size = transmit.bytes.len() as u16 + 32 + transmit.hop.header_len() as u16;
-            self.out.push_back((transmit.hop, Message::Sealed(transmit.bytes), size));
+            let Some(lane) = self.lanes.back() else { continue };
+            let overhead = OVERHEAD + transmit.hop.header_len();
+            let size = (transmit.bytes.len() + overhead) as u16;
+            self.out.push_back((transmit.hop, Message::Sealed(lane.seal(&transmit.bytes)), size));
         }
         while let Some(event) = self.agent.poll_event() {
             match event {
@@ -282,7 +496,13 @@ impl Node {
                     }
                     self.route = Some((hop, mtu));
                 }
-                Event::Distress => self.distress += 1,
+                Event::Distress => {
+                    self.distress += 1;
+                    if self.session && self.doubt.is_none() && self.calling.is_none() {
+                        self.doubt = Some((now, now + DOUBT));
+                        self.ask_relay(Message::Find);
+                    }
+                }
                 Event::Observed { .. } => {}
             }
         }

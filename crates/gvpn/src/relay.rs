@@ -1,12 +1,12 @@
 //! `gvpn relay`.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use gvpn_net::relay_stream::PORT;
-use gvpn_relay::{FleetConfig, Relay, RelayConfig};
+use gvpn_relay::{FleetConfig, Relay, RelayConfig, TcpAddress};
 
 use crate::{
     context::Common,
@@ -64,24 +64,11 @@ fn maybe_address(text: &str) -> Result<MaybeAddress, String> {
     }
 }
 
-/// A default address where it can be listened on.
-fn if_free(address: SocketAddr, without: &str) -> Option<SocketAddr> {
-    match TcpListener::bind(address) {
-        Ok(_) => Some(address),
-        Err(error) => {
-            tracing::warn!(%address, %error, "{without}");
-            None
-        }
+fn stream_addresses(wanted: &[MaybeAddress]) -> Vec<TcpAddress> {
+    if wanted.is_empty() {
+        return vec![TcpAddress::IfFree(DEFAULT_STREAM)];
     }
-}
-
-fn stream_addresses(wanted: &[MaybeAddress]) -> Vec<SocketAddr> {
-    if !wanted.is_empty() {
-        return wanted.iter().filter_map(|address| address.0).collect();
-    }
-    let without = "no TLS streams: nodes whose UDP is blocked cannot use this relay; choose an \
-                   address with --stream ADDR:PORT";
-    if_free(DEFAULT_STREAM, without).into_iter().collect()
+    wanted.iter().filter_map(|address| address.0.map(TcpAddress::Required)).collect()
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -98,8 +85,8 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     config.fleet = options.nats.map(|servers| FleetConfig { servers, name });
     config.listen_stream = stream_addresses(&options.stream);
     config.metrics = match options.metrics {
-        Some(MaybeAddress(address)) => address,
-        None => if_free(DEFAULT_METRICS, "no metrics: choose an address with --metrics ADDR:PORT"),
+        Some(MaybeAddress(address)) => address.map(TcpAddress::Required),
+        None => Some(TcpAddress::IfFree(DEFAULT_METRICS)),
     };
     let relay = Relay::start(config).await.map_err(|e| {
         Failure::new(format!("the relay cannot start: {e}"))

@@ -21,4 +21,4 @@ mod streams;
 pub use fleet::{FleetConfig, FleetStats};
 pub use limit::Limits;
 pub use registry::RegistryError;
-pub use relay::{Relay, RelayConfig, RelayError, RelayStats};
+pub use relay::{Relay, RelayConfig, RelayError, RelayStats, TcpAddress};

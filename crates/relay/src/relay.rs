@@ -27,9 +27,9 @@ pub struct RelayConfig {
     /// UDP addresses to listen on, at most one for each address family.
     pub listen: Vec<SocketAddr>,
     /// TCP addresses to accept TLS streams on, for clients that UDP does not reach.
-    pub listen_stream: Vec<SocketAddr>,
+    pub listen_stream: Vec<TcpAddress>,
     /// Where to serve Prometheus metrics by HTTP, if anywhere.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<TcpAddress>,
     /// The registry's file; without one it is forgotten when the relay ends.
     pub database: Option<PathBuf>,
     /// The fleet to share the registry with.
@@ -38,6 +38,40 @@ pub struct RelayConfig {
     pub workers: usize,
     /// What clients may ask.
     pub limits: Limits,
+}
+
+/// A TCP address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpAddress {
+    /// This one, or the relay does not start.
+    Required(SocketAddr),
+    /// This one; if it cannot be had, the relay does without and says so in its log.
+    IfFree(SocketAddr),
+}
+
+impl From<SocketAddr> for TcpAddress {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Required(addr)
+    }
+}
+
+impl TcpAddress {
+    /// Listens there; `None` where the relay does without.
+    fn listen(self, purpose: &str) -> Result<Option<TcpListener>, (SocketAddr, io::Error)> {
+        let (Self::Required(addr) | Self::IfFree(addr)) = self;
+        let listener = std::net::TcpListener::bind(addr).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        match (self, listener) {
+            (_, Ok(listener)) => Ok(Some(listener)),
+            (Self::Required(_), Err(error)) => Err((addr, error)),
+            (Self::IfFree(_), Err(error)) => {
+                tracing::warn!(%addr, %error, "cannot listen there for {purpose}: doing without");
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl RelayConfig {
@@ -146,7 +180,8 @@ impl Relay {
     /// # Errors
     /// [`RelayError`] if an address is taken or the registry's file cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
-        let listeners = listen(&config.listen_stream).await?;
+        let listeners = listen(&config.listen_stream)?;
+        let metrics = metrics_listener(config.metrics)?;
         let registry = Registry::open(config.database.as_deref(), config.limits.records)?;
         let mut net_config = NetConfig::new(config.identity.clone());
         net_config.listen = config.listen;
@@ -175,10 +210,8 @@ impl Relay {
         }
         let parts = Arc::new(Parts { net, registry, clients, offers, streams, fleet });
         let mut metrics_addr = None;
-        if let Some(addr) = config.metrics {
-            let failed = |source| RelayError::Metrics { addr, source };
-            let listener = TcpListener::bind(addr).await.map_err(failed)?;
-            metrics_addr = Some(listener.local_addr().map_err(failed)?);
+        if let Some((addr, listener)) = metrics {
+            metrics_addr = Some(addr);
             let parts = Arc::clone(&parts);
             tasks.push(tokio::spawn(metrics::serve(listener, move || parts.stats())));
         }
@@ -241,14 +274,31 @@ impl Drop for Relay {
     }
 }
 
-async fn listen(addrs: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener)>, RelayError> {
+fn listen(addrs: &[TcpAddress]) -> Result<Vec<(SocketAddr, TcpListener)>, RelayError> {
     let mut listeners = Vec::new();
-    for &addr in addrs {
-        let failed = |source| RelayError::Stream { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        listeners.push((listener.local_addr().map_err(failed)?, listener));
+    for wanted in addrs {
+        let failed = |(addr, source)| RelayError::Stream { addr, source };
+        let purpose = "TLS streams: nodes whose UDP is blocked cannot use this relay";
+        if let Some(listener) = wanted.listen(purpose).map_err(failed)? {
+            listeners.push((bound(&listener, *wanted), listener));
+        }
     }
     Ok(listeners)
+}
+
+fn metrics_listener(
+    wanted: Option<TcpAddress>,
+) -> Result<Option<(SocketAddr, TcpListener)>, RelayError> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let failed = |(addr, source)| RelayError::Metrics { addr, source };
+    let listener = wanted.listen("metrics").map_err(failed)?;
+    Ok(listener.map(|listener| (bound(&listener, wanted), listener)))
+}
+
+/// Where a listener is: with the port that it got where any was wanted.
+fn bound(listener: &TcpListener, wanted: TcpAddress) -> SocketAddr {
+    let (TcpAddress::Required(addr) | TcpAddress::IfFree(addr)) = wanted;
+    listener.local_addr().unwrap_or(addr)
 }
 
 /// Tells the clients of a former run that it is over: they need not find out by themselves.

@@ -44,6 +44,8 @@ struct Client {
     former: Option<SocketAddr>,
     meter: Arc<Meter>,
     sessions: HashSet<u32>,
+    /// Those of them that only the others asked for.
+    uninvited: HashSet<u32>,
 }
 
 impl Sessions {
@@ -66,11 +68,12 @@ impl Sessions {
         }
     }
 
-    /// The session of two clients, made if need be; `None` if one has too many.
+    /// The session that client `a` asks for, made if need be; `None` if one has too many.
     pub(crate) fn open(&self, a: NodeId, b: NodeId) -> Option<u32> {
         let mut books = self.books.lock();
-        if let Some(session) = books.by_pair.get(&pair(a, b)) {
-            return Some(*session);
+        if let Some(session) = books.by_pair.get(&pair(a, b)).copied() {
+            self.client(&mut books, a).uninvited.remove(&session);
+            return Some(session);
         }
         let session = loop {
             let session = rand::random();
@@ -81,12 +84,16 @@ impl Sessions {
         self.add(&mut books, session, a, b).then_some(session)
     }
 
-    /// A client knows a session from before the relay was started anew.
+    /// Client `a` knows a session from before the relay was started anew.
     pub(crate) fn resume(&self, session: u32, a: NodeId, b: NodeId) {
         let mut books = self.books.lock();
-        let known = books.by_id.contains_key(&session) || books.by_pair.contains_key(&pair(a, b));
-        if !known && a != b {
-            self.add(&mut books, session, a, b);
+        let books = &mut *books;
+        if let Some(known) = books.by_pair.get(&pair(a, b)) {
+            if let Some(client) = books.clients.get_mut(&a) {
+                client.uninvited.remove(known);
+            }
+        } else if a != b && !books.by_id.contains_key(&session) {
+            self.add(books, session, a, b);
         }
     }
 
@@ -115,17 +122,25 @@ impl Sessions {
             for node in [session.pair.0, session.pair.1] {
                 if let Some(client) = books.clients.get_mut(&node) {
                     client.sessions.remove(&id);
+                    client.uninvited.remove(&id);
                 }
             }
         }
         books.clients.retain(|node, client| !client.sessions.is_empty() || here(*node));
     }
 
+    /// A session that `a` asks for. What others ask for takes no more than half of the sessions
+    /// that a client may have, so that it can always ask for some itself.
     fn add(&self, books: &mut Books, session: u32, a: NodeId, b: NodeId) -> bool {
         let limit = self.limits.sessions_per_client;
         if [a, b].iter().any(|node| self.client(books, *node).sessions.len() >= limit) {
             return false;
         }
+        let uninvited = &mut self.client(books, b).uninvited;
+        if uninvited.len() >= limit.div_ceil(2) {
+            return false;
+        }
+        uninvited.insert(session);
         for node in [a, b] {
             self.client(books, node).sessions.insert(session);
         }
@@ -155,6 +170,7 @@ impl Sessions {
             former: None,
             meter: Meter::new(rate),
             sessions: HashSet::new(),
+            uninvited: HashSet::new(),
         })
     }
 }

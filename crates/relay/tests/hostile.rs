@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn relay() -> Relay {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = RelayConfig::new(Identity::generate(), vec![any]);
-    config.listen_stream = vec![any];
+    config.listen_stream = vec![any.into()];
     config.workers = 1;
     Relay::start(config).await.unwrap()
 }

@@ -132,7 +132,7 @@ fn fetch(from: SocketAddr) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_served() {
     let mut config = config();
-    config.metrics = Some(([127, 0, 0, 1], 0).into());
+    config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)).into());
     let relay = Relay::start(config).await.unwrap();
     let _node = node(relay.local_addrs()[0]).await;
     until("it registers", || relay.stats().clients == 1).await;

@@ -32,8 +32,8 @@ pub struct ReceivedDatagram {
     pub ecn: u8,
 }
 
-/// Yields the datagrams that are not data messages: QUIC packets and relay control messages. The
-/// queue behind it is bounded; what does not fit is dropped and counted.
+/// Yields the datagrams that are not data messages: QUIC packets, parts of them, and relay control messages.
+/// The queue behind it is bounded; what does not fit is dropped and counted.
 #[derive(Debug)]
 pub struct DatagramReceiver {
     pub(crate) queue: mpsc::Receiver<ReceivedDatagram>,

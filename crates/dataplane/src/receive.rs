@@ -17,7 +17,7 @@ use crate::{
     carrier::Waiting,
     forward::Gather,
     fragment::{self, Outcome},
-    message::{PARTIAL, QUIC_BIT, RELAY_HEADER, TYPE_RELAY_CONTROL, TYPE_RELAYED, relayed},
+    message::{PARTIAL, RELAY_HEADER, TYPE_RELAY_CONTROL, TYPE_RELAYED, is_for_quic, relayed},
     network::{State, Target},
     peer::{Inbound, Lane},
     port::{Port, Scratch},
@@ -178,7 +178,7 @@ impl Receive {
                 } else if first == TYPE_RELAYED {
                     self.relayed(cx, at, len, message);
                     at += len;
-                } else if first & QUIC_BIT != 0 || first == TYPE_RELAY_CONTROL {
+                } else if is_for_quic(first) {
                     let stop = self.end_of_quic(at, end, message.stride);
                     self.hand_over(cx, at..stop, message.stride, hop, message.ecn);
                     at = stop;
@@ -194,8 +194,7 @@ impl Receive {
 
     /// Where a row of datagrams for the QUIC lane ends.
     fn end_of_quic(&self, mut at: usize, end: usize, stride: usize) -> usize {
-        while at < end && (self.buffer[at] & QUIC_BIT != 0 || self.buffer[at] == TYPE_RELAY_CONTROL)
-        {
+        while at < end && is_for_quic(self.buffer[at]) {
             at = (at + stride).min(end);
         }
         at
@@ -211,7 +210,7 @@ impl Receive {
         let (first, inner) = (datagram[RELAY_HEADER], at + RELAY_HEADER..at + len);
         if first == TYPE_DATA {
             self.arrive(cx, inner.start, inner.len(), hop);
-        } else if first & QUIC_BIT != 0 {
+        } else if is_for_quic(first) && first != TYPE_RELAY_CONTROL {
             self.hand_over(cx, inner.clone(), inner.len(), hop, message.ecn);
         } else {
             cx.counters.drop(Drop::Unrecognised, 1);

@@ -28,6 +28,7 @@ mod messages;
 mod nat;
 mod negotiation;
 mod net;
+mod parts;
 mod path;
 mod peer;
 mod record;

@@ -15,11 +15,12 @@ use std::{
 };
 
 use gvpn_dataplane::Hop;
+use gvpn_path::{MIN_MTU, QUIC_MTU, Tier};
 use parking_lot::{Mutex, RwLock};
 use quinn::udp::Transmit;
 
 use crate::{
-    mapped,
+    mapped, parts,
     path::PeerPath,
     wire::{Header, LocalCid},
 };
@@ -35,6 +36,13 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// An unproven caller of an ordinary node is sent at most this many times what it sent, on each
 /// hop (RFC 9000, 8.1).
 pub(crate) const AMPLIFICATION: usize = 3;
+/// Without an answer for this long, the packets of a handshake go out in parts as well: the path may
+/// be narrower than they are.
+const WHOLE_FOR: Duration = Duration::from_millis(250);
+/// Bytes before a relayed datagram.
+const RELAY_HEADER: usize = 8;
+/// Hops that are known to bring parts.
+const MAX_NARROW: usize = 16;
 /// First packets kept to be repeated on a hop that becomes known during a handshake.
 const MAX_FLIGHT: usize = 4;
 
@@ -61,11 +69,33 @@ struct State {
     latest: Option<Hop>,
     /// The first packet sent since then.
     unanswered_since: Option<Instant>,
+    /// Hops on which parts of datagrams came: whole ones may not pass there.
+    narrow: Vec<Hop>,
     flight: Vec<Vec<u8>>,
     /// Hops that these were sent on.
     tried: HashSet<Hop>,
     cids: Vec<LocalCid>,
     initial: Option<Vec<u8>>,
+}
+
+/// A way that datagrams take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sending {
+    pub(crate) hop: Hop,
+    /// How many bytes of them.
+    pub(crate) size: usize,
+    pub(crate) form: Form,
+}
+
+/// In which form datagrams are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As they are.
+    Whole,
+    /// In parts that with all that is before them are UDP payloads of at most this size.
+    Parts(u16),
+    /// As they are, and in parts that pass wherever anything does.
+    Both,
 }
 
 #[derive(Debug)]
@@ -89,6 +119,7 @@ impl Link {
         state.flight.clear();
         let hops = std::mem::take(&mut state.hops);
         let heard = if hops.is_empty() { state.answered } else { state.latest };
+        let narrow = std::mem::take(&mut state.narrow);
         drop(state);
         path.tell(|agent, now| {
             for own in hops {
@@ -97,7 +128,15 @@ impl Link {
             if let Some(hop) = heard {
                 agent.handle_heard(now, hop);
             }
+            for hop in narrow {
+                agent.handle_narrow(hop);
+            }
         });
+    }
+
+    /// Whole datagrams do not pass on this hop.
+    pub(crate) fn narrows(&self, hop: Hop) {
+        self.state.lock().narrows(hop);
     }
 
     /// The hop on which the latest packet arrived.
@@ -118,14 +157,16 @@ impl Link {
         (state.flight.clone(), untried)
     }
 
-    /// Where to send these datagrams now, and how many bytes of them.
-    pub(crate) fn send_to(&self, now: Instant, transmit: &Transmit<'_>) -> Vec<(Hop, usize)> {
+    /// Where to send these datagrams now, how many bytes of them, and how.
+    pub(crate) fn send_to(&self, now: Instant, transmit: &Transmit<'_>) -> Vec<Sending> {
         let size = transmit.contents.len();
-        let hops = match self.known_path() {
-            Some(path) => self.hops_to_peer(now, transmit, &path),
-            None => return self.state.lock().own_hops(size, transmit.segment_size),
+        let Some(path) = self.known_path() else {
+            let mut state = self.state.lock();
+            let form = state.form_of_first(now);
+            return state.own_hops(size, transmit.segment_size, form);
         };
-        hops.into_iter().map(|hop| (hop, size)).collect()
+        let hops = self.hops_to_peer(now, transmit, &path).into_iter();
+        hops.map(|(hop, form)| Sending { hop, size, form }).collect()
     }
 
     fn known_path(&self) -> Option<Arc<PeerPath>> {
@@ -137,17 +178,19 @@ impl Link {
         now: Instant,
         transmit: &Transmit<'_>,
         path: &Arc<PeerPath>,
-    ) -> Vec<Hop> {
+    ) -> Vec<(Hop, Form)> {
         let mut state = self.state.lock();
         if state.established {
             drop(state);
             return path.tell(|agent, now| {
                 agent.handle_control_sent(now);
-                agent.targets(now)
+                let hops = agent.targets(now).into_iter();
+                hops.map(|hop| (hop, form_on(agent.mtu(hop)))).collect()
             });
         }
         state.remember(transmit);
-        let since = *state.unanswered_since.get_or_insert(now);
+        let form = state.form_of_first(now);
+        let since = state.unanswered_since.unwrap_or(now);
         let silent = now.saturating_duration_since(since) >= PATIENCE;
         let hops = match state.answered {
             Some(hop) if !silent => vec![hop],
@@ -159,13 +202,16 @@ impl Link {
             }
         };
         state.tried.extend(&hops);
-        hops
+        hops.into_iter().map(|hop| (hop, state.form(hop, form))).collect()
     }
 
     /// Takes note of a datagram that arrived, and of how much may be sent back for it as long as
     /// the caller is not proven.
-    fn received(&self, hop: Hop, earned: usize) {
+    fn received(&self, hop: Hop, earned: usize, in_parts: bool) {
         let mut state = self.state.lock();
+        if in_parts && !state.established {
+            state.narrows(hop);
+        }
         let silent = state.unanswered_since.is_some_and(|since| since.elapsed() >= PATIENCE);
         if state.answered.is_none() || silent {
             state.answered = Some(hop);
@@ -217,17 +263,64 @@ impl State {
         }
     }
 
-    /// The hops of an unproven caller, and how much of so many bytes, in whole datagrams, may be
-    /// sent on each.
-    fn own_hops(&mut self, size: usize, segment: Option<usize>) -> Vec<(Hop, usize)> {
+    /// How the packets of a handshake go out; on hops that brought parts, in parts.
+    fn form_of_first(&mut self, now: Instant) -> Form {
+        let since = *self.unanswered_since.get_or_insert(now);
+        let patient = now.saturating_duration_since(since) < WHOLE_FOR;
+        if patient { Form::Whole } else { Form::Both }
+    }
+
+    fn form(&self, hop: Hop, otherwise: Form) -> Form {
+        match hop.tier() {
+            Tier::Stream => Form::Whole,
+            _ if self.narrow.contains(&hop) => Form::Parts(MIN_MTU),
+            _ => otherwise,
+        }
+    }
+
+    fn narrows(&mut self, hop: Hop) {
+        if self.narrow.len() < MAX_NARROW && !self.narrow.contains(&hop) {
+            self.narrow.push(hop);
+        }
+    }
+
+    /// The hops of an unproven caller, or of one that was called without knowing who it is, and
+    /// how much of so many bytes, in whole datagrams, may be sent on each.
+    fn own_hops(&mut self, size: usize, segment: Option<usize>, form: Form) -> Vec<Sending> {
         let segment = segment.unwrap_or(size).max(1);
-        let allowed = self.hops.iter_mut().filter_map(|own| {
-            let Some(budget) = &mut own.budget else { return Some((own.hop, size)) };
-            let part = if *budget >= size { size } else { *budget / segment * segment };
-            *budget -= part;
-            (part > 0).then_some((own.hop, part))
+        let mut hops = std::mem::take(&mut self.hops);
+        let allowed = hops.iter_mut().filter_map(|own| {
+            let hop = own.hop;
+            let Some(budget) = &mut own.budget else {
+                return Some(Sending { hop, size, form: self.form(hop, form) });
+            };
+            let form = self.form(hop, Form::Whole);
+            // Parts have headers, which count.
+            let cost = |bytes: usize| bytes + extra(form, segment) * bytes.div_ceil(segment);
+            let some = *budget / cost(segment) * segment;
+            let part = if *budget >= cost(size) { size } else { some.min(size) };
+            *budget -= cost(part);
+            (part > 0).then_some(Sending { hop, size: part, form })
         });
-        allowed.collect()
+        let allowed = allowed.collect();
+        self.hops = hops;
+        allowed
+    }
+}
+
+/// The form of datagrams on a hop of an established connection.
+fn form_on(mtu: u16) -> Form {
+    if mtu < QUIC_MTU { Form::Parts(mtu) } else { Form::Whole }
+}
+
+/// How many bytes more a datagram takes in this form, at most.
+fn extra(form: Form, datagram: usize) -> usize {
+    match form {
+        Form::Whole => 0,
+        Form::Parts(_) | Form::Both => {
+            let part = usize::from(MIN_MTU) - parts::HEADER - RELAY_HEADER;
+            datagram.div_ceil(part) * parts::HEADER
+        }
     }
 }
 
@@ -298,7 +391,14 @@ impl Links {
     }
 
     /// The links that a datagram is for: one, if it can be told; none if it is not QUIC.
-    pub(crate) fn route(&self, hop: Hop, packet: &[u8], size: usize) -> Vec<Arc<Link>> {
+    /// `size` is how many bytes came, with those around parts.
+    pub(crate) fn route(
+        &self,
+        hop: Hop,
+        packet: &[u8],
+        size: usize,
+        in_parts: bool,
+    ) -> Vec<Arc<Link>> {
         let Some(header) = Header::parse(packet) else { return Vec::new() };
         let known = {
             let tables = self.tables.read();
@@ -318,7 +418,7 @@ impl Links {
             (None, Header::Short(_)) => return self.resettable(hop, size),
         };
         for link in &links {
-            link.received(hop, size * self.amplification);
+            link.received(hop, size * self.amplification, in_parts);
         }
         links
     }
@@ -415,10 +515,12 @@ mod tests {
             for (port, packet) in packets {
                 let hop = Hop::Direct(SocketAddr::new([192, 0, 2, 1].into(), port % 4));
                 *sent.entry(hop).or_default() += packet.len();
-                for link in links.route(hop, &packet, packet.len()) {
-                    for (hop, size) in link.state.lock().own_hops(25, Some(10)) {
+                for link in links.route(hop, &packet, packet.len(), port % 2 == 0) {
+                    for sending in link.state.lock().own_hops(25, Some(10), Form::Both) {
+                        let size = sending.size;
                         prop_assert!(size == 25 || size % 10 == 0);
-                        *budget.entry(hop).or_default() += size;
+                        let headers = extra(sending.form, 10) * size.div_ceil(10);
+                        *budget.entry(hop).or_default() += size + headers;
                     }
                 }
             }
@@ -434,8 +536,8 @@ mod tests {
         for i in 0..2 * MAX_PENDING as u32 {
             let hop = Hop::Direct(SocketAddr::new(i.to_be_bytes().into(), 1));
             let initial = [&[0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4][..], &i.to_be_bytes(), &[0]].concat();
-            links.route(hop, &initial, initial.len());
-            links.route(hop, &[0x40; 30], 30);
+            links.route(hop, &initial, initial.len(), false);
+            links.route(hop, &[0x40; 30], 30, false);
         }
         assert_eq!(links.tables.read().by_id.len(), MAX_PENDING);
         links.sweep(Instant::now() + PENDING_FOR + Duration::from_secs(1));

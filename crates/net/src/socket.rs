@@ -16,6 +16,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use gvpn_dataplane::{DataPlane, Datagram, DatagramReceiver, Hop, ReceivedDatagram};
+use gvpn_path::MIN_MTU;
 use parking_lot::Mutex;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
@@ -23,7 +24,10 @@ use quinn::{
 };
 use tokio::sync::mpsc;
 
-use crate::link::{Link, Links};
+use crate::{
+    link::{Form, Link, Links, Sending},
+    parts::{self, Parts, TYPE_PART},
+};
 
 /// First byte of a relay's control message.
 const TYPE_RELAY_CONTROL: u8 = 0x06;
@@ -46,6 +50,8 @@ struct Inbox {
     receiver: DatagramReceiver,
     /// Datagrams that are sorted but not yet read by QUIC.
     ready: VecDeque<Ready>,
+    /// Datagrams of which some parts have come.
+    parts: Parts,
 }
 
 struct Ready {
@@ -63,12 +69,12 @@ impl Socket {
         links: Arc<Links>,
         control: mpsc::UnboundedSender<(Hop, BytesMut)>,
     ) -> Self {
-        let inbox = Mutex::new(Inbox { receiver, ready: VecDeque::new() });
+        let inbox = Mutex::new(Inbox { receiver, ready: VecDeque::new(), parts: Parts::default() });
         Self { plane, links, inbox, control, full: AtomicBool::new(false) }
     }
 
     /// Finds out for whom a batch is.
-    fn sort(&self, mut batch: ReceivedDatagram, ready: &mut VecDeque<Ready>) {
+    fn sort(&self, mut batch: ReceivedDatagram, ready: &mut VecDeque<Ready>, parts: &mut Parts) {
         if batch.contents.first() == Some(&TYPE_RELAY_CONTROL) {
             // The receiver is gone only while the net ends.
             let _ = self.control.send((batch.hop, batch.contents));
@@ -78,7 +84,14 @@ impl Socket {
         while !batch.contents.is_empty() {
             let size = stride.min(batch.contents.len());
             let datagram = batch.contents.split_to(size);
-            let links = self.links.route(batch.hop, &datagram, size);
+            let in_parts = datagram.first() == Some(&TYPE_PART);
+            let (datagram, size) = match in_parts.then(|| parts.add(batch.hop, &datagram)) {
+                None => (datagram, size),
+                Some(Some(whole)) => whole,
+                Some(None) => continue,
+            };
+            let stride = if in_parts { datagram.len() } else { stride };
+            let links = self.links.route(batch.hop, &datagram, size, in_parts);
             let copies = links.len();
             let mut datagram = Some(datagram);
             for (i, link) in links.iter().enumerate() {
@@ -87,6 +100,45 @@ impl Socket {
                 push(ready, link, contents, stride, batch.ecn);
             }
         }
+    }
+
+    /// Sends datagrams one way, in the form that suits it.
+    fn send(&self, link: &Link, sending: Sending, transmit: &Transmit<'_>) -> io::Result<()> {
+        let datagram = Datagram {
+            hop: sending.hop,
+            contents: &transmit.contents[..sending.size],
+            segment_size: transmit.segment_size,
+            ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
+        };
+        match sending.form {
+            Form::Whole => {}
+            Form::Parts(mtu) => return self.send_in_parts(&datagram, mtu),
+            Form::Both => drop(self.send_in_parts(&datagram, MIN_MTU)),
+        }
+        let sent = self.plane.send_datagram(&datagram);
+        let too_large = |error: &io::Error| error.raw_os_error() == Some(nix::libc::EMSGSIZE);
+        if sent.as_ref().is_err_and(too_large) {
+            link.narrows(sending.hop);
+            return self.send_in_parts(&datagram, MIN_MTU);
+        }
+        sent
+    }
+
+    /// Sends datagrams so that what is on the wire is a UDP payload of at most `mtu` bytes.
+    fn send_in_parts(&self, datagram: &Datagram<'_>, mtu: u16) -> io::Result<()> {
+        let room = usize::from(mtu).saturating_sub(datagram.hop.header_len());
+        let size = datagram.segment_size.unwrap_or(datagram.contents.len()).max(1);
+        datagram.contents.chunks(size).try_for_each(|whole| {
+            let split = match whole.len() > room {
+                true => parts::split(whole, room, rand::random()),
+                false => None,
+            };
+            let (contents, segment_size) = match &split {
+                Some((bytes, stride)) => (&bytes[..], Some(*stride)),
+                None => (whole, None),
+            };
+            self.plane.send_datagram(&Datagram { contents, segment_size, ..*datagram })
+        })
     }
 
     /// Sends a datagram again on one hop.
@@ -121,18 +173,12 @@ impl AsyncUdpSocket for Socket {
         // A link that is gone belongs to a connection that is: nobody waits for the packet.
         let Some(link) = self.links.get(transmit.destination) else { return Ok(()) };
         self.links.learn(&link, transmit.contents);
-        let hops = link.send_to(Instant::now(), transmit);
-        let mut full = !hops.is_empty();
-        for (hop, size) in hops {
-            let sent = self.plane.send_datagram(&Datagram {
-                hop,
-                contents: &transmit.contents[..size],
-                segment_size: transmit.segment_size,
-                ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
-            });
-            match sent {
+        let sendings = link.send_to(Instant::now(), transmit);
+        let mut full = !sendings.is_empty();
+        for sending in sendings {
+            match self.send(&link, sending, transmit) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => tracing::trace!(%hop, %error, "datagram not sent"),
+                Err(error) => tracing::trace!(hop = %sending.hop, %error, "datagram not sent"),
                 Ok(()) => {}
             }
             full = false;
@@ -151,10 +197,10 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut inbox = self.inbox.lock();
-        let Inbox { receiver, ready } = &mut *inbox;
+        let Inbox { receiver, ready, parts } = &mut *inbox;
         while ready.len() < bufs.len() {
             match receiver.poll_recv(cx) {
-                Poll::Ready(Some(batch)) => self.sort(batch, ready),
+                Poll::Ready(Some(batch)) => self.sort(batch, ready, parts),
                 Poll::Ready(None) if ready.is_empty() => {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }

@@ -19,6 +19,7 @@ mod timing;
 pub use agent::{Agent, Event, Transmit};
 pub use candidate::Source;
 pub use hop::{Hop, Tier, carrier_addr, carrier_id};
+pub use mtu::{MIN_MTU, QUIC_MTU};
 pub use probe::{MIN_PROBE, Message, TYPE_PROBE, TYPE_REPLY};
 pub use report::{HopReport, Report};
 pub use timing::Timing;

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use crate::{Hop, Timing};
 
-/// QUIC needs this much, so that every path that carried a handshake carries it.
-pub(crate) const BASE: u16 = 1200;
+/// QUIC needs this much, so that every path that carried a handshake in whole datagrams carries it.
+pub const QUIC_MTU: u16 = 1200;
 /// The UDP payload of the smallest IPv4 datagram that every host must accept (576 bytes).
-const FLOOR: u16 = 548;
+pub const MIN_MTU: u16 = 548;
 /// Losses until a size is taken as too large.
 const TRIES: u8 = 3;
 /// The search ends when the bounds are this close.
@@ -45,13 +45,23 @@ impl MtuSearch {
     pub(crate) fn new(hop: &Hop) -> Self {
         let overhead = if hop.wire_addr().is_ipv4() { 28 } else { 48 };
         Self {
-            works: BASE,
+            works: QUIC_MTU,
             fails: 9000 - overhead + 1,
             guesses: [9000, 1280, 1400, 1420, 1492, 1500].map(|mtu| mtu - overhead).to_vec(),
             trying: None,
             confirmed: false,
             next: None,
             raise: None,
+        }
+    }
+
+    /// Full-size datagrams of a handshake may not pass: the search begins far below, unless it has
+    /// shown already that they do.
+    pub(crate) fn narrow(&mut self) {
+        if !self.confirmed && self.works > MIN_MTU {
+            self.works = MIN_MTU;
+            self.trying = None;
+            self.guesses.push(QUIC_MTU);
         }
     }
 
@@ -111,10 +121,10 @@ impl MtuSearch {
     /// Datagrams of this size do not go through.
     pub(crate) fn too_large(&mut self, now: Instant, size: u16, timing: &Timing) {
         self.trying = None;
-        self.fails = self.fails.min(size.max(FLOOR + 1));
+        self.fails = self.fails.min(size.max(MIN_MTU + 1));
         if self.works >= self.fails {
             // What worked no longer does: fall back to what must work, then search again.
-            self.works = if self.fails > BASE { BASE } else { FLOOR };
+            self.works = if self.fails > QUIC_MTU { QUIC_MTU } else { MIN_MTU };
             self.confirmed = false;
             let works = self.works;
             self.guesses = [1252, 1372, 1452].into_iter().filter(|g| *g > works).collect();
@@ -126,6 +136,9 @@ impl MtuSearch {
     pub(crate) fn restart(&mut self, hop: &Hop) {
         let works = self.works;
         *self = Self { works, ..Self::new(hop) };
+        if works < QUIC_MTU {
+            self.guesses.push(QUIC_MTU);
+        }
     }
 
     fn schedule(&mut self, now: Instant, timing: &Timing) {
@@ -221,5 +234,20 @@ mod tests {
         assert!(mtu <= 1372 && mtu + GRAIN > 1372, "{mtu}");
         search.restart(&v4());
         assert_eq!(settle(&mut search, 1472).0, 1472);
+    }
+
+    #[test]
+    fn a_path_that_seemed_narrow_is_found_wide_soon() {
+        for real in [548, 1000, 1252, 1472] {
+            let mut search = MtuSearch::new(&v4());
+            search.narrow();
+            assert_eq!(search.mtu(), MIN_MTU);
+            let (mtu, _) = settle(&mut search, real);
+            assert!(mtu <= real && mtu + GRAIN > real, "{real}: {mtu}");
+        }
+        let mut search = MtuSearch::new(&v4());
+        settle(&mut search, 1472);
+        search.narrow();
+        assert_eq!(search.mtu(), 1472);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn make(now: Instant, active: Option<Hop>, candidates: &[Candidate]) 
     Report {
         active,
         rtt: in_use.and_then(|c| c.rtt),
-        mtu: in_use.map_or(crate::mtu::BASE, |c| c.mtu.mtu()),
+        mtu: in_use.map_or(crate::QUIC_MTU, |c| c.mtu.mtu()),
         hops: candidates
             .iter()
             .map(|c| HopReport {

@@ -6,7 +6,7 @@ mod timeouts;
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use crate::{
-    Hop, MAX_HOPS, MIN_PROBE, Message, Report, Source, Tier, Timing,
+    Hop, MAX_HOPS, MIN_PROBE, Message, QUIC_MTU, Report, Source, Tier, Timing,
     candidate::{Candidate, InFlight},
     report,
 };
@@ -263,6 +263,14 @@ impl Agent {
         self.tell_route();
     }
 
+    /// The handshake's datagrams came over this hop in parts: whole ones may not pass.
+    pub fn handle_narrow(&mut self, hop: Hop) {
+        if let Some(candidate) = self.find(hop) {
+            candidate.mtu.narrow();
+        }
+        self.tell_route();
+    }
+
     /// The next message to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
@@ -276,6 +284,12 @@ impl Agent {
     /// The hop in use.
     pub fn active(&self) -> Option<Hop> {
         self.active
+    }
+
+    /// The largest UDP payload to use on a hop.
+    pub fn mtu(&self, hop: Hop) -> u16 {
+        let known = self.candidates.iter().find(|c| c.hop == hop);
+        known.map_or(QUIC_MTU, |c| c.mtu.mtu())
     }
 
     /// All hops known.

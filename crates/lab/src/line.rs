@@ -162,10 +162,10 @@ impl Carrier {
         let mut buffer = vec![0; FRAME];
         while self.wait() {
             let weather = *self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner);
-            for side in 0..2 {
+            for (side, weather) in weather.iter().enumerate() {
                 for _ in 0..TURN {
                     match self.taps[side].read(&mut buffer) {
-                        Ok(length) => self.take(side, &weather[side], &mut buffer[..length]),
+                        Ok(length) => self.take(side, weather, &mut buffer[..length]),
                         Err(_) => break,
                     }
                 }

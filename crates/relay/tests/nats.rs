@@ -157,7 +157,7 @@ impl World {
             }
             None => drop(host.join(&self.wan, &[&format!("198.51.100.{n}/24")]).unwrap()),
         }
-        Home { node: node(host, PORT, access == Access::Ipv6Only), routers: routers }
+        Home { node: node(host, PORT, access == Access::Ipv6Only), routers }
     }
 
     fn registered(&self, clients: usize) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A thread that slept this long was idle.
 const IDLE: Duration = Duration::from_millis(1);
 /// An answer within this time is worth waiting for.
-const SOON: Duration = Duration::from_micros(150);
+const SOON: Duration = Duration::from_micros(400);
 
 /// What a thread knows about its last events.
 #[derive(Debug, Default)]

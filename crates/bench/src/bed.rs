@@ -1,15 +1,18 @@
-//! The test bed: two hosts joined by one veth.
+//! The test bed: two hosts joined by one veth, or by a long line.
 
-use gvpn_lab::{Host, Lab};
+use std::time::Duration;
 
-use crate::system::BenchError;
+use gvpn_lab::{Host, Lab, Line, Weather};
 
-/// Two hosts, `10.99.0.1` and `10.99.0.2`, joined by a veth with MTU 1500.
+use crate::system::{BenchError, Layout};
+
+/// Two hosts, `10.99.0.1` and `10.99.0.2`, joined by a link with MTU 1500.
 pub(crate) struct Bed {
     /// The client's host.
     pub(crate) a: Host,
     /// The server's host.
     pub(crate) b: Host,
+    _line: Option<Line>,
     _lab: Lab,
 }
 
@@ -18,10 +21,40 @@ pub(crate) const A: &str = "10.99.0.1";
 /// Address of host `b`.
 pub(crate) const B: &str = "10.99.0.2";
 
+/// 20 ms there and back; of a hundred frames one is lost.
+const LONG: Weather = Weather {
+    delay: Duration::from_millis(10),
+    jitter: Duration::ZERO,
+    loss: 0.01,
+    burst: 0.0,
+    reorder: 0.0,
+    duplicate: 0.0,
+    corrupt: 0.0,
+    mtu: None,
+};
+
 impl Bed {
-    /// Makes the hosts and the link. With `segment_in_software` the link's UDP segmentation
-    /// offload is off, which is as near to a plain network card as a veth comes.
-    pub(crate) fn new(segment_in_software: bool) -> Result<Self, BenchError> {
+    /// Makes the hosts and the link that a layout wants.
+    pub(crate) fn new(layout: Layout) -> Result<Self, BenchError> {
+        match layout {
+            Layout::LongGate => Self::with_line(LONG),
+            _ => Self::with_veth(layout == Layout::PlainLink),
+        }
+    }
+
+    fn with_line(weather: Weather) -> Result<Self, BenchError> {
+        let lab = Lab::new()?;
+        let (a, b) = (lab.host("a")?, lab.host("b")?);
+        let lans = [lab.lan()?, lab.lan()?];
+        a.join(&lans[0], &[&format!("{A}/24")])?;
+        b.join(&lans[1], &[&format!("{B}/24")])?;
+        let line = lab.line(&lans[0], &lans[1], weather, 1)?;
+        Ok(Self { a, b, _line: Some(line), _lab: lab })
+    }
+
+    /// With `segment_in_software` the link's UDP segmentation offload is off, which is as near to a
+    /// plain network card as a veth comes.
+    fn with_veth(segment_in_software: bool) -> Result<Self, BenchError> {
         let lab = Lab::new()?;
         let (a, b) = (lab.host("a")?, lab.host("b")?);
         let pid = b.pid().to_string();
@@ -37,6 +70,6 @@ impl Bed {
                 host.run("ethtool", ["-K", "eth0", "tx-udp-segmentation", "off"])?;
             }
         }
-        Ok(Self { a, b, _lab: lab })
+        Ok(Self { a, b, _line: None, _lab: lab })
     }
 }

@@ -55,6 +55,18 @@ const CASES: &[Case] = &[
         Kind::Tcp { flows: 1, reverse: true },
     ),
     case("connecting through the gate", "µs", Layout::Gate, Kind::Connect),
+    case(
+        "tcp through the gate, 20 ms and 1 % loss, to the payload",
+        "Gbit/s",
+        Layout::LongGate,
+        ONE_FLOW,
+    ),
+    case(
+        "tcp through the gate, 20 ms and 1 % loss, from the payload",
+        "Gbit/s",
+        Layout::LongGate,
+        Kind::Tcp { flows: 1, reverse: true },
+    ),
     case("tcp, a flow to each of 10 peers", "Gbit/s", Layout::Star(10), Kind::TcpToEach),
     case("tcp, a flow to each of 100 peers", "Gbit/s", Layout::Star(100), Kind::TcpToEach),
 ];
@@ -93,7 +105,7 @@ impl Plan {
             })
             .copied()
             .collect();
-        let (runs, seconds) = if quick { (3, 1) } else { (5, 5) };
+        let (runs, seconds) = if quick { (3, 1) } else { (5, 2) };
         Self { cases, runs, seconds }
     }
 
@@ -130,7 +142,7 @@ impl Plan {
         cases: &[Case],
         report: &mut Report,
     ) -> Result<(), BenchError> {
-        let bed = Bed::new(layout == Layout::PlainLink)?;
+        let bed = Bed::new(layout)?;
         let tunnel = system.up(&bed, layout)?;
         wait_until_up(&tunnel)?;
         for case in cases {

@@ -68,7 +68,7 @@ impl System for Product {
             let payload = world.payload(&bed.a, host, &name, &network, address)?;
             servers.push(Peer { side: Box::new(payload), address: address.into() });
         }
-        let client: Box<dyn Side> = if layout == Layout::Gate {
+        let client: Box<dyn Side> = if matches!(layout, Layout::Gate | Layout::LongGate) {
             let to = &mut servers[0].address;
             for port in [5201, blast::GREETING_PORT] {
                 processes.push(world.forward(&bed.a, &network, *to, port)?);

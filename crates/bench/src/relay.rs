@@ -62,7 +62,7 @@ pub(crate) fn run(gvpn: &Path, quick: bool, load: &str) -> Result<(), BenchError
 }
 
 fn measure(gvpn: &Path, layout: Layout, runs: usize, seconds: u32) -> Result<Figures, BenchError> {
-    let bed = Bed::new(layout == Layout::PlainLink)?;
+    let bed = Bed::new(layout)?;
     let direct = Product::new(gvpn).up(&bed, layout)?;
     let dir = tempfile::tempdir().map_err(io("making a directory"))?;
     let gvpn = fs::canonicalize(gvpn).map_err(io("finding gvpn"))?;

@@ -31,6 +31,9 @@ static HEAP: heap::Counting = heap::Counting;
 /// Threads and memory of the whole process are counted: one test at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// How long a pair that has just stopped talking is looked at.
+const TAIL: Duration = Duration::from_secs(12);
+
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
 
 /// A payload: the other end of a member's vNIC, whose frames with UDP are counted.
@@ -150,6 +153,34 @@ impl Meter {
         self.sum += now.saturating_sub(self.last);
         self.last = now;
     }
+
+    /// What was sent until now does not count.
+    fn restart(&mut self, a: &Node, b: &Node) {
+        self.read(a, b);
+        self.sum = 0;
+    }
+
+    /// Bits a second.
+    fn rate(&self, time: Duration) -> f64 {
+        self.sum as f64 * 8.0 / time.as_secs_f64()
+    }
+}
+
+/// Two payloads talk for a while and stop; until half a second later their last packets are answered.
+async fn converse(one: &Payload, two: &Payload) {
+    let before = (one.heard(), two.heard());
+    eventually("the two talk", async || {
+        one.send(two.ip).await;
+        two.send(one.ip).await;
+        one.heard() > before.0 && two.heard() > before.1
+    })
+    .await;
+    for _ in 0..40 {
+        one.send(two.ip).await;
+        two.send(one.ip).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,20 +191,31 @@ async fn silence_costs_next_to_nothing() {
     let (id, _) = world.network("10.85.0.0/24", 3).await;
     let [a, b, c] = [0, 1, 2].map(|n| &world.others[n]);
     let [one, two, _three] = [a, b, c].map(|node| Payload::plug(node, id));
-    eventually("the two talk", async || {
-        one.send(two.ip).await;
-        two.send(one.ip).await;
-        one.heard() > 0 && two.heard() > 0
-    })
-    .await;
-    // For ten seconds after a payload's packet a path is in use, and looked after.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let time = Duration::from_secs(if figures::wanted() { 180 } else { 8 });
     let (mut active, mut owners, mut strangers) =
         (Meter::default(), Meter::default(), Meter::default());
-    active.read(a, b);
-    owners.read(&world.owner, c);
-    (active.sum, owners.sum) = (0, 0);
+    let mut attempt = 0;
+    let tail = loop {
+        attempt += 1;
+        converse(&one, &two).await;
+        active.restart(a, b);
+        owners.restart(&world.owner, c);
+        let start = Instant::now();
+        while start.elapsed() < TAIL {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            active.read(a, b);
+            owners.read(&world.owner, c);
+            strangers.read(b, c);
+        }
+        let tail = active.rate(start.elapsed());
+        // On a busy machine an answer may come so late that it is asked for, and a lane is made anew
+        // at an age that may fall into this time.
+        if tail <= 1000.0 {
+            break tail;
+        }
+        assert!(attempt < 4, "{tail} bit/s after the last packet");
+    };
+    let time = Duration::from_secs(if figures::wanted() { 180 } else { 2 });
+    active.restart(a, b);
     let start = Instant::now();
     while start.elapsed() < time {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -181,19 +223,20 @@ async fn silence_costs_next_to_nothing() {
         owners.read(&world.owner, c);
         strangers.read(b, c);
     }
-    let rate = |meter: &Meter| meter.sum as f64 * 8.0 / time.as_secs_f64();
+    let (late, owner) = (active.rate(time), owners.rate(TAIL + time));
     assert_eq!(strangers.sum, 0, "they have nothing to say to each other");
-    assert!(rate(&active) <= 1000.0, "{} bit/s", rate(&active));
-    assert!(rate(&owners) <= 1000.0, "{} bit/s", rate(&owners));
+    assert!(late <= 1000.0, "{late} bit/s");
+    assert!(owner <= 1000.0, "{owner} bit/s");
     let table = format!(
-        "| pair, over {} s | both ways |\n|---|---|\n\
-         | two members' nodes whose payloads never talked | {} bit/s |\n\
-         | two members' nodes whose payloads have talked and are silent now | {:.0} bit/s |\n\
-         | the owner and a member's node, no change | {:.0} bit/s |\n",
-        time.as_secs(),
+        "| pair | over | both ways |\n|---|---|---|\n\
+         | two members' nodes whose payloads never talked | {0} s | {1} bit/s |\n\
+         | two members' nodes whose payloads have just stopped talking | {2} s | {tail:.0} bit/s |\n\
+         | the same two, from then on | {3} s | {late:.0} bit/s |\n\
+         | the owner and a member's node, no change | {0} s | {owner:.0} bit/s |\n",
+        (TAIL + time).as_secs(),
         strangers.sum,
-        rate(&active),
-        rate(&owners),
+        TAIL.as_secs(),
+        time.as_secs(),
     );
     println!("{table}");
     if figures::wanted() {

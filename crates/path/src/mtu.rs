@@ -70,7 +70,12 @@ impl MtuSearch {
         self.works
     }
 
-    /// The size to probe now, if any. Called only while the path is in use.
+    /// Whether what the path carries is not known yet.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// The size to probe now, if any. Called only while payload flows.
     pub(crate) fn poll_probe(&mut self, now: Instant, hop: &Hop) -> Option<u16> {
         if self.raise.is_some_and(|raise| now >= raise) {
             self.restart(hop);

@@ -5,8 +5,12 @@ use std::time::Duration;
 /// The times by which an agent acts. The defaults are what nodes use.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// A peer that was sent to within this time is in use; the paths of others are left alone.
+    /// A peer that was sent to within this time is in use: whether it answers is looked after.
     pub in_use: Duration,
+    /// A path is measured only while payload flows, which is until this time after it was sent.
+    pub flowing: Duration,
+    /// The search for the path MTU, which is many probes in a row, goes on until this time after.
+    pub searching: Duration,
     /// A path that does not answer for this long is asked for a sign of life.
     pub quiet: Duration,
     /// A path that does not answer for this long is given up as soon as another one answers.
@@ -31,6 +35,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             in_use: Duration::from_secs(10),
+            flowing: Duration::from_millis(250),
+            searching: Duration::from_secs(1),
             quiet: Duration::from_millis(400),
             suspect: Duration::from_millis(900),
             lost: Duration::from_millis(300),

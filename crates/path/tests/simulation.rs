@@ -119,6 +119,29 @@ fn an_idle_pair_sends_nothing() {
 }
 
 #[test]
+fn a_pair_that_falls_silent_costs_next_to_nothing_from_then_on() {
+    for kinds in [[Kind::FullCone; 2], [Kind::Symmetric; 2]] {
+        for phase in 0..40 {
+            let mut topology = Topology::new(&kinds[..1], &kinds[1..]);
+            topology.mtu = [[1500, 9000][phase as usize % 2]; 2];
+            let mut net = Internet::new(phase, topology);
+            call(&mut net);
+            // It stops at any time between two measurements of the path.
+            net.run(15 * SECOND + Duration::from_millis(260 * phase));
+            for node in &mut net.nodes {
+                node.traffic = None;
+            }
+            // What was sent last is answered, or asked after.
+            net.run(SECOND / 2);
+            let before = net.sent_bytes;
+            net.run(12 * SECOND);
+            let rate = (net.sent_bytes - before) * 8 / 12;
+            assert!(rate <= 1000, "{kinds:?} phase {phase}: {rate} bit/s");
+        }
+    }
+}
+
+#[test]
 fn an_active_pair_without_faults_costs_little() {
     let mut net = Internet::new(4, Topology::new(&[Kind::FullCone], &[Kind::FullCone]));
     call(&mut net);

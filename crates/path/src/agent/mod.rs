@@ -343,7 +343,17 @@ impl Agent {
     }
 
     fn in_use(&self, now: Instant) -> bool {
-        self.sent.is_some_and(|sent| now.saturating_duration_since(sent) < self.timing.in_use)
+        self.sent_within(now, self.timing.in_use)
+    }
+
+    /// Whether payload flows: only then is a path measured, so that a pair that falls silent costs
+    /// nothing from that moment on.
+    fn flows(&self, now: Instant) -> bool {
+        self.sent_within(now, self.timing.flowing)
+    }
+
+    fn sent_within(&self, now: Instant, time: std::time::Duration) -> bool {
+        self.sent.is_some_and(|sent| now.saturating_duration_since(sent) < time)
     }
 
     /// Whether an answer of the peer is of interest.

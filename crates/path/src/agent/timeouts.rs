@@ -18,13 +18,14 @@ impl Agent {
         if !self.session {
             return None;
         }
-        let in_use = self.in_use(now) || (self.suspect(now) && self.engaged(now));
+        let in_use = self.in_use(now);
+        let measuring = self.flows(now) || (self.suspect(now) && self.engaged(now));
         let probes = self.candidates.iter().flat_map(|c| {
-            let due = c.next_probe.filter(|_| in_use || self.begun(c));
+            let due = c.next_probe.filter(|_| measuring || self.begun(c));
             let lost = c.in_flight.front().map(|p| p.sent + c.patience(&self.timing));
             due.into_iter().chain(lost)
         });
-        let watching = in_use || (self.awaiting.is_some() && self.engaged(now));
+        let watching = in_use || measuring || (self.awaiting.is_some() && self.engaged(now));
         let look = watching.then(|| self.look.unwrap_or(now));
         probes.chain(look).min()
     }
@@ -42,9 +43,7 @@ impl Agent {
             self.awaiting = None;
             self.distress = None;
         }
-        if self.in_use(now) {
-            self.probe_mtu(now);
-        }
+        self.probe_mtu(now);
         self.probe_candidates(now);
         self.choose(now);
         self.tell_route();
@@ -122,24 +121,26 @@ impl Agent {
         if self.quiet(now) {
             return;
         }
+        let (flows, searching) = (self.flows(now), self.sent_within(now, self.timing.searching));
         let size = self.find(hop).and_then(|c| {
-            // A second probe, without padding, tells a large one's loss from the path's.
             c.heard?;
-            c.mtu.poll_probe(now, &hop)
+            let wanted = flows || (searching && c.mtu.is_searching());
+            wanted.then(|| c.mtu.poll_probe(now, &hop)).flatten()
         });
         if let Some(size) = size {
+            // A second probe, without padding, tells a large one's loss from the path's.
             self.send_probe(now, hop, Some(size));
             self.send_probe(now, hop, None);
         }
     }
 
     fn probe_candidates(&mut self, now: Instant) {
-        let in_use = self.in_use(now) || self.suspect(now);
+        let measuring = self.flows(now) || self.suspect(now);
         let due: Vec<Hop> = self
             .candidates
             .iter()
             .filter(|c| c.next_probe.is_some_and(|at| at <= now))
-            .filter(|c| in_use || self.begun(c))
+            .filter(|c| measuring || self.begun(c))
             .map(|c| c.hop)
             .collect();
         for hop in due {
@@ -149,7 +150,7 @@ impl Agent {
             candidate.next_probe = Some(now + candidate.interval);
             candidate.interval = (candidate.interval * 2).min(longest);
         }
-        if !in_use {
+        if !measuring && !self.in_use(now) {
             for candidate in &mut self.candidates {
                 if candidate.interval >= self.timing.first_probe * BEGUN {
                     candidate.next_probe = None;

@@ -98,6 +98,8 @@ pub(crate) struct Internet {
     pub(crate) cut: bool,
     /// Datagrams sent by nodes to each other, probes and all.
     pub(crate) sent: u64,
+    /// The bytes of them, without IP and UDP headers.
+    pub(crate) sent_bytes: u64,
     addresses_given: u8,
 }
 
@@ -134,6 +136,7 @@ impl Internet {
             asleep: [false; 2],
             cut: false,
             sent: 0,
+            sent_bytes: 0,
             addresses_given: 0,
             topology,
         };
@@ -201,6 +204,7 @@ impl Internet {
         };
         if !matches!(message, Message::Register(_)) {
             self.sent += 1;
+            self.sent_bytes += u64::from(size);
         }
         let datagram = Datagram { from: self.nodes[side].addr, to, session, message, size };
         if size + 28 > self.topology.mtu[side] || self.lose() {

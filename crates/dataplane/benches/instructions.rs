@@ -38,7 +38,7 @@ const CASES: &[Case] = &[
     ("coalesce 44 TCP packets", coalesce),
     ("switch lookup, 10 members", |n| lookup(10, n)),
     ("switch lookup, 1000 members", |n| lookup(1000, n)),
-    ("switch lookup, 4000 members", |n| lookup(4000, n)),
+    ("switch lookup, 10000 members", |n| lookup(10_000, n)),
 ];
 
 fn main() -> ExitCode {

@@ -19,6 +19,7 @@ use crate::{
     poll::Poll,
     port::Port,
     udp::UdpSocket,
+    uplink::Uplink,
 };
 
 /// Shared state: snapshots that threads read without locks, and queues out.
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) start: Instant,
     pub(crate) forward: Forwarder,
     pub(crate) carriers: Carriers,
+    pub(crate) uplink: Uplink,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -57,6 +59,7 @@ impl Core {
         datagrams: mpsc::Sender<ReceivedDatagram>,
     ) -> Self {
         Self {
+            uplink: Uplink::new(workers.len()),
             lanes: LaneTable::default(),
             ports: ArcSwap::default(),
             datagrams,

@@ -38,6 +38,7 @@ mod standing;
 mod stats;
 mod transmit;
 mod udp;
+mod uplink;
 mod worker;
 
 pub use attach::{AttachError, MAX_QUEUES, Nic, PortId, PortSpec};

@@ -1,25 +1,40 @@
-//! Ports whose members are over their limits: what they sent waits here, and so does nothing else.
+//! Ports that may not send now, because their member is over its limit or this node's line is busy:
+//! what they sent waits here, and so does nothing else.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use gvpn_packet::VnetHdr;
+use gvpn_packet::{VnetHdr, mark_congestion};
 use gvpn_switch::{
     Pacing,
     shaper::{Popped, Shaper},
 };
 
-use crate::port::Port;
+use crate::{
+    port::{Port, bytes_on_wire},
+    uplink::{Line, Uplink},
+};
 
-/// One thread's ports with a limit. Nothing is allocated for a packet once a port's queue is there.
+/// One thread's ports that must wait. Nothing is allocated for a packet once a port's queue is there.
 #[derive(Debug, Default)]
 pub(crate) struct Paced {
     queues: HashMap<u64, Queue>,
-    /// When the first packet of a port may go: one entry for each queue that is not empty.
+    /// When the first packet of a port may go by its member's limit: one entry for each queue that
+    /// is neither empty nor in the line.
     due: BinaryHeap<Reverse<(u64, u64)>>,
+    line: Line,
+}
+
+/// What a packet must wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits<'a> {
+    /// The member's limit, if it has one.
+    pub(crate) pacing: Option<Pacing<'a>>,
+    /// This node's line, if it is known how fast it is.
+    pub(crate) uplink: Option<&'a Uplink>,
 }
 
 #[derive(Debug)]
@@ -34,6 +49,8 @@ pub(crate) struct Beside {
     pub(crate) hdr: VnetHdr,
     /// How many packets it stands for.
     pub(crate) packets: u64,
+    /// Whether it goes to other nodes.
+    pub(crate) leaves: bool,
 }
 
 /// A packet whose turn has come, or that must go.
@@ -41,21 +58,69 @@ pub(crate) struct Beside {
 pub(crate) enum Turn {
     Send(Beside, usize),
     Drop(u64),
-    Wait,
+    Nothing,
+}
+
+impl Limits<'_> {
+    /// Whether a super-packet of so many bytes is to be cut first: whole it would hold up what comes
+    /// after it, and be lost as a whole.
+    pub(crate) fn cuts(&self, bytes: usize, leaves: bool) -> bool {
+        self.pacing.is_some_and(|pacing| pacing.cuts(bytes))
+            || (leaves && self.uplink.is_some_and(|uplink| uplink.cuts(bytes)))
+    }
+
+    fn ready_at(&self) -> u64 {
+        self.pacing.map_or(0, |pacing| pacing.ready_at())
+    }
+
+    fn room(&self) -> usize {
+        let (pacing, uplink) = (self.pacing.map(|p| p.room()), self.uplink.map(Uplink::room));
+        pacing.into_iter().chain(uplink).min().unwrap_or_default()
+    }
 }
 
 impl Paced {
+    pub(crate) fn of_thread(thread: usize) -> Self {
+        Self { line: Line::of_thread(thread), ..Self::default() }
+    }
+
     /// Whether a packet of this port must wait, for its turn or for others before it.
-    pub(crate) fn must_wait(&self, port: &Port, pacing: &Pacing<'_>, now: u64) -> bool {
+    pub(crate) fn must_wait(
+        &self,
+        port: &Port,
+        limits: &Limits<'_>,
+        leaves: bool,
+        now: u64,
+    ) -> bool {
         let queued = |queue: &Queue| !queue.packets.is_empty();
-        pacing.ready_at() > now || self.queues.get(&port.id.0).is_some_and(queued)
+        limits.ready_at() > now
+            || (leaves && limits.uplink.is_some_and(|uplink| uplink.must_wait(now)))
+            || self.queues.get(&port.id.0).is_some_and(queued)
+    }
+
+    /// Counts a packet or super-packet that goes.
+    pub(crate) fn charge(
+        &mut self,
+        port: &Port,
+        limits: &Limits<'_>,
+        beside: &Beside,
+        packet: &[u8],
+        now: u64,
+    ) {
+        let bytes = bytes_on_wire(packet, beside.packets);
+        if let Some(pacing) = &limits.pacing {
+            pacing.charge(bytes, beside.packets, now);
+        }
+        if let (Some(uplink), true) = (limits.uplink, beside.leaves) {
+            self.line.charge(uplink, port.id.0, (bytes, beside.packets), now);
+        }
     }
 
     /// Keeps a packet until its turn; false if too many wait.
     pub(crate) fn hold(
         &mut self,
         port: &Arc<Port>,
-        pacing: &Pacing<'_>,
+        limits: &Limits<'_>,
         beside: Beside,
         packet: &[u8],
         now: u64,
@@ -67,60 +132,77 @@ impl Paced {
         }
         let queue = self.queues.entry(id).or_insert_with(|| Queue {
             port: Arc::clone(port),
-            packets: Shaper::new(pacing.room()),
+            packets: Shaper::new(limits.room()),
         });
         let first = queue.packets.is_empty();
         let held = queue.packets.push(beside, packet, now);
         if held && first {
-            self.due.push(Reverse((pacing.ready_at(), id)));
+            self.due.push(Reverse((limits.ready_at(), id)));
         }
         held
     }
 
     /// When the next turn comes, in nanoseconds.
-    pub(crate) fn next(&self) -> Option<u64> {
-        self.due.peek().map(|Reverse((at, _))| *at)
+    pub(crate) fn next(&self, uplink: Option<&Uplink>, now: impl Fn() -> u64) -> Option<u64> {
+        let own = self.due.peek().map(|Reverse((at, _))| *at);
+        own.into_iter().chain(self.line.due(uplink, now)).min()
     }
 
-    /// The port whose turn has come. Take its packets until one must [wait](Turn::Wait).
-    pub(crate) fn ready(&mut self, now: u64) -> Option<Arc<Port>> {
-        while self.next().is_some_and(|at| at <= now) {
-            let Reverse((_, id)) = self.due.pop()?;
-            if let Some(queue) = self.queues.get(&id) {
-                return Some(Arc::clone(&queue.port));
+    /// The port whose turn has come: [`take`](Self::take) its packet.
+    pub(crate) fn ready(&mut self, uplink: Option<&Uplink>, now: u64) -> Option<Arc<Port>> {
+        while let Some(Reverse((at, id))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            self.line.join(uplink, id);
+        }
+        loop {
+            let id = self.line.next(uplink, now)?;
+            match self.queues.get(&id) {
+                Some(queue) => return Some(Arc::clone(&queue.port)),
+                None => self.line.forget(id),
             }
         }
-        None
     }
 
-    /// The port's next packet, whose bytes are put into `out`. Without `pacing` the limit is gone.
+    /// The next packet of the port that is [`ready`](Self::ready), whose bytes are put into `out`.
+    /// It is charged for.
     pub(crate) fn take(
         &mut self,
         port: &Port,
-        pacing: Option<&Pacing<'_>>,
+        limits: &Limits<'_>,
         now: u64,
         out: &mut [u8],
     ) -> Turn {
-        let Some(queue) = self.queues.get_mut(&port.id.0) else { return Turn::Wait };
-        let at = pacing.map_or(0, Pacing::ready_at);
-        if at > now && !queue.packets.is_empty() {
-            self.due.push(Reverse((at, port.id.0)));
-            return Turn::Wait;
-        }
-        match queue.packets.pop(now, out) {
+        let id = port.id.0;
+        let Some(queue) = self.queues.get_mut(&id) else { return Turn::Nothing };
+        let turn = match queue.packets.pop(now, out) {
             Popped::Packet(beside, len) => Turn::Send(beside, len),
-            Popped::Dropped(beside, _) => Turn::Drop(beside.packets),
-            Popped::Empty => Turn::Wait,
+            Popped::Late(beside, len) if mark_congestion(&mut out[..len]) => {
+                port.marked.fetch_add(beside.packets, Relaxed);
+                Turn::Send(beside, len)
+            }
+            Popped::Late(beside, _) => Turn::Drop(beside.packets),
+            Popped::Empty => return Turn::Nothing,
+        };
+        let more = !queue.packets.is_empty();
+        if let Turn::Send(beside, len) = &turn {
+            self.charge(port, limits, beside, &out[..*len], now);
         }
+        if more {
+            self.due.push(Reverse((limits.ready_at(), id)));
+        }
+        turn
     }
 
     /// Forgets a port that is gone; returns how many packets go with it.
     pub(crate) fn forget(&mut self, port: &Port, out: &mut [u8]) -> u64 {
+        self.line.forget(port.id.0);
         let Some(mut queue) = self.queues.remove(&port.id.0) else { return 0 };
         let mut gone = 0;
         loop {
             match queue.packets.pop(0, out) {
-                Popped::Packet(beside, _) | Popped::Dropped(beside, _) => gone += beside.packets,
+                Popped::Packet(beside, _) | Popped::Late(beside, _) => gone += beside.packets,
                 Popped::Empty => return gone,
             }
         }

@@ -158,6 +158,12 @@ impl DataPlane {
         self.shared.control.lock().refresh_groups(now);
     }
 
+    /// Says how fast this node's line is: what members send to other nodes then waits here, and each
+    /// gets the same share. Zero where that is not known.
+    pub fn set_uplink(&self, bits_per_second: u64) {
+        self.shared.core.uplink.set(bits_per_second);
+    }
+
     /// Gives a packet of the switch's own to a member's vNIC; lost if it has none, or that is full.
     pub fn give(&self, network: NetworkId, member: MemberId, packet: &[u8]) {
         self.shared.control.lock().give(network, member, packet);

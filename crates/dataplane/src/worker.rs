@@ -6,7 +6,7 @@ use std::{
 };
 
 use gvpn_packet::{MAX_PACKET, Segments, VnetHdr, mark_congestion};
-use gvpn_switch::{DropReason, MemberIx, Pacing, Verdict, capture::Direction, ethernet::FrameIn};
+use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction, ethernet::FrameIn};
 
 use crate::{
     Drop, Event,
@@ -14,9 +14,9 @@ use crate::{
     network::{State, Target, addresses},
     nic::ethernet::MAX_FRAME,
     pace::Pace,
-    paced::{Beside, Paced, Turn},
+    paced::{Beside, Limits, Paced, Turn},
     poll::{EVENTS, Ready},
-    port::{Owner, Port, Scratch, bytes_on_wire, packets_in},
+    port::{Owner, Port, Scratch, packets_in},
     receive::Receive,
     transmit::{Context, Outcome, Transmit},
 };
@@ -69,7 +69,7 @@ impl Worker {
             scratch: Scratch::default(),
             packet: vec![0; MAX_FRAME].into_boxed_slice(),
             cut: vec![0; MAX_PACKET].into_boxed_slice(),
-            paced: Paced::default(),
+            paced: Paced::of_thread(index),
         }
     }
 
@@ -80,7 +80,7 @@ impl Worker {
         let mut ready = Vec::with_capacity(EVENTS);
         let mut pace = Pace::default();
         while !core.stop.load(Relaxed) {
-            let due = self.paced.next();
+            let due = self.paced.next(core.uplink.known(), || core.now().1);
             let waited = pace.wait(
                 || core.start.elapsed(),
                 |sleep| match due {
@@ -143,11 +143,12 @@ impl Worker {
 
     /// Sends what members were not allowed to send before now.
     fn run_paced(&mut self, cx: &Context<'_>) {
-        if self.paced.next().is_none() {
+        let uplink = cx.core.uplink.known();
+        if self.paced.next(uplink, || cx.nanos).is_none() {
             return;
         }
         let mut buffer = std::mem::take(&mut self.packet);
-        while let Some(port) = self.paced.ready(cx.nanos) {
+        while let Some(port) = self.paced.ready(uplink, cx.nanos) {
             let state = port.network.state.load();
             let from = state.as_deref().and_then(|state| state.member(port.owner));
             let (Some(state), Some(from), true) =
@@ -157,21 +158,13 @@ impl Worker {
                 continue;
             };
             let origin = Origin { port: &port, state, from };
-            let pacing = state.table.pacing(from);
-            loop {
-                match self.paced.take(&port, pacing.as_ref(), cx.nanos, &mut buffer) {
-                    Turn::Send(Beside { hdr, packets }, len) => {
-                        let packet = &mut buffer[..len];
-                        if let Some(pacing) = &pacing {
-                            pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
-                        }
-                        self.forward(cx, origin, &hdr, packet, packets);
-                    }
-                    Turn::Drop(packets) => {
-                        cx.counters.switch_drop(DropReason::RateLimited, packets);
-                    }
-                    Turn::Wait => break,
+            let limits = Limits { pacing: state.table.pacing(from), uplink };
+            match self.paced.take(&port, &limits, cx.nanos, &mut buffer) {
+                Turn::Send(Beside { hdr, packets, .. }, len) => {
+                    self.forward(cx, origin, &hdr, &mut buffer[..len], packets);
                 }
+                Turn::Drop(packets) => cx.counters.switch_drop(DropReason::RateLimited, packets),
+                Turn::Nothing => {}
             }
         }
         self.packet = buffer;
@@ -244,33 +237,37 @@ impl Worker {
         if port.network.captures.any() {
             port.network.captures.note(Direction::Outbound, &[IoSlice::new(packet)]);
         }
-        if let Some(pacing) = state.table.pacing(from) {
-            return self.limited(cx, origin, pacing, hdr, packet);
+        let limits = Limits { pacing: state.table.pacing(from), uplink: cx.core.uplink.known() };
+        if limits.pacing.is_some() || limits.uplink.is_some() {
+            return self.limited(cx, origin, limits, hdr, packet);
         }
         self.forward(cx, origin, hdr, packet, packets);
     }
 
-    /// A packet of a member with a limit; a large super-packet is cut where the limit is small.
+    /// A packet that may have to wait; a large super-packet is cut where the limit is small.
     fn limited(
         &mut self,
         cx: &Context<'_>,
         origin: Origin<'_>,
-        pacing: Pacing<'_>,
+        limits: Limits<'_>,
         hdr: &VnetHdr,
         packet: &mut [u8],
     ) {
+        let leaves = origin.state.table.leaves(packet);
         if let (true, Ok(Some(segments))) =
-            (pacing.cuts(packet.len()), Segments::new(hdr, packet, usize::MAX))
+            (limits.cuts(packet.len(), leaves), Segments::new(hdr, packet, usize::MAX))
         {
             let mut cut = std::mem::take(&mut self.cut);
             for index in 0..segments.count() {
                 let len = segments.write_packet(index, &mut cut);
-                self.in_turn(cx, origin, pacing, &VnetHdr::default(), &mut cut[..len]);
+                let beside = Beside { hdr: VnetHdr::default(), packets: 1, leaves };
+                self.in_turn(cx, origin, limits, beside, &mut cut[..len]);
             }
             self.cut = cut;
             return;
         }
-        self.in_turn(cx, origin, pacing, hdr, packet);
+        let beside = Beside { hdr: *hdr, packets: packets_in(hdr, packet), leaves };
+        self.in_turn(cx, origin, limits, beside, packet);
     }
 
     /// Sends a packet, or keeps it until its turn.
@@ -278,20 +275,18 @@ impl Worker {
         &mut self,
         cx: &Context<'_>,
         origin: Origin<'_>,
-        pacing: Pacing<'_>,
-        hdr: &VnetHdr,
+        limits: Limits<'_>,
+        beside: Beside,
         packet: &mut [u8],
     ) {
-        let packets = packets_in(hdr, packet);
-        if self.paced.must_wait(origin.port, &pacing, cx.nanos) {
-            let beside = Beside { hdr: *hdr, packets };
-            if !self.paced.hold(origin.port, &pacing, beside, packet, cx.nanos) {
-                cx.counters.switch_drop(DropReason::RateLimited, packets);
+        if self.paced.must_wait(origin.port, &limits, beside.leaves, cx.nanos) {
+            if !self.paced.hold(origin.port, &limits, beside, packet, cx.nanos) {
+                cx.counters.switch_drop(DropReason::RateLimited, beside.packets);
             }
             return;
         }
-        pacing.charge(bytes_on_wire(packet, packets), packets, cx.nanos);
-        self.forward(cx, origin, hdr, packet, packets);
+        self.paced.charge(origin.port, &limits, &beside, packet, cx.nanos);
+        self.forward(cx, origin, &beside.hdr, packet, beside.packets);
     }
 
     fn forward(

@@ -30,6 +30,9 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #port_mapping = true
 # Threads of the data path; 0 for one a core.
 #workers = 0
+# How fast this host's line sends, in bits a second: below that payloads share it evenly, whatever
+# number of connections each has. 0 if it is not known: they share the processor only.
+#uplink = 0
 # The TUN device node.
 #tun_device = "/dev/net/tun"
 # What the gate's sockets are made of: "namespace" (the kernel's TCP), "user" (a TCP stack in the
@@ -124,6 +127,7 @@ pub(crate) struct Net {
     pub(crate) proxy: Option<String>,
     pub(crate) port_mapping: Option<bool>,
     pub(crate) workers: Option<usize>,
+    pub(crate) uplink: Option<u64>,
     pub(crate) tun_device: Option<std::path::PathBuf>,
     pub(crate) gate: Option<Gate>,
 }

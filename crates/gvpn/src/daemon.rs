@@ -32,6 +32,10 @@ pub(crate) struct Options {
     /// Threads of the data path; 0 for one a core.
     #[arg(long)]
     workers: Option<usize>,
+    /// How fast this host's line sends, in bits a second: payloads share it evenly
+    /// [default: not known].
+    #[arg(long, value_name = "BITS")]
+    uplink: Option<u64>,
     /// The TUN device node [default: GVPN_TUN, or /dev/net/tun].
     #[arg(long, value_name = "PATH")]
     tun: Option<std::path::PathBuf>,
@@ -93,6 +97,7 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     node_config.resolver = options.resolver.unwrap_or_default();
     node_config.port_mapping = config.net.port_mapping.unwrap_or(true);
     node_config.workers = options.workers.or(config.net.workers).unwrap_or(0);
+    node_config.uplink = options.uplink.or(config.net.uplink).unwrap_or(0);
     if let Some(tun) = options.tun.or(config.net.tun_device) {
         node_config.tun_device = tun;
     }

@@ -29,6 +29,9 @@ pub struct NodeConfig {
     pub port_mapping: bool,
     /// Data path threads; 0 for as many as there are cores.
     pub workers: usize,
+    /// How fast this node's line is, in bits a second: what members send to other nodes is shared
+    /// evenly among them. 0 if that is not known.
+    pub uplink: u64,
     /// Set when the node accepts agreements.
     pub provider: Option<ProviderPolicy>,
     /// The executable with the hidden sub-commands `ns-agent` and `exeunit`.
@@ -72,6 +75,7 @@ impl NodeConfig {
             proxy: None,
             port_mapping: false,
             workers: 0,
+            uplink: 0,
             provider: None,
             exe: PathBuf::from("/proc/self/exe"),
             tun_device: std::env::var_os("GVPN_TUN")

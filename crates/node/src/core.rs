@@ -37,6 +37,7 @@ impl Core {
             ..NetConfig::new(config.identity.clone())
         })
         .await?;
+        net.dataplane().set_uplink(config.uplink);
         Ok(Self {
             me: config.identity.node_id(),
             peers: Peers::new(net.clone()),

@@ -7,22 +7,22 @@ const SECOND: u64 = 1_000_000_000;
 /// A bucket that many threads may take from. It keeps the time at which it will be full again
 /// (the generic cell rate algorithm); where the rate changes, start with a new one.
 #[derive(Debug, Default)]
-pub(crate) struct Bucket(AtomicU64);
+pub struct Bucket(AtomicU64);
 
 /// How fast a bucket fills, and how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     /// Units a second.
-    pub(crate) per_second: u64,
+    pub per_second: u64,
     /// How far ahead of the rate a sender may be, in nanoseconds.
-    pub(crate) burst: u64,
+    pub burst: u64,
 }
 
 impl Bucket {
     /// Takes `units` at time `now` (nanoseconds); false when the sender is too far ahead. What is
     /// taken may exceed the burst once: a super-packet larger than the burst still passes, and
     /// what follows waits for it.
-    pub(crate) fn take(&self, rate: Rate, units: u64, now: u64) -> bool {
+    pub fn take(&self, rate: Rate, units: u64, now: u64) -> bool {
         if rate.per_second == 0 {
             return true;
         }
@@ -44,7 +44,7 @@ impl Bucket {
     }
 
     /// From when on [`take`](Self::take) succeeds, in nanoseconds; zero where there is no limit.
-    pub(crate) fn ready_at(&self, rate: Rate) -> u64 {
+    pub fn ready_at(&self, rate: Rate) -> u64 {
         match rate.per_second {
             0 => 0,
             _ => self.0.load(Ordering::Relaxed).saturating_sub(rate.burst),
@@ -52,7 +52,7 @@ impl Bucket {
     }
 
     /// Takes `units` however far ahead the sender is.
-    pub(crate) fn charge(&self, rate: Rate, units: u64, now: u64) {
+    pub fn charge(&self, rate: Rate, units: u64, now: u64) {
         if rate.per_second > 0 {
             let cost = rate.cost(units);
             let next = |full_at: u64| Some(full_at.max(now).saturating_add(cost));

@@ -33,6 +33,7 @@ mod table;
 pub mod trace;
 mod verdict;
 
+pub use bucket::{Bucket, Rate};
 pub use gateway::Asked;
 pub use groups::{MAX_GROUPS, MAX_NODE_GROUPS, MEMBERSHIP_LIFETIME};
 pub use limits::Pacing;

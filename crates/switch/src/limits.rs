@@ -5,7 +5,9 @@
 
 use gvpn_roster::Limit;
 
-use crate::{MemberIx, Table, Verdict, bucket::Rate, header::Addresses, live::MemberLive};
+use crate::{
+    MemberIx, Table, Verdict, bucket::Rate, header::Addresses, live::MemberLive, table::Holder,
+};
 
 /// How far ahead of its limit a sender may be: 50 ms, in nanoseconds.
 const BURST: u64 = 50_000_000;
@@ -55,6 +57,18 @@ impl Pacing<'_> {
 }
 
 impl Table {
+    /// Whether what a local member sends in this packet goes to other nodes; what is for the switch
+    /// itself, for nobody, or for members here alone does not.
+    pub fn leaves(&self, ip: &[u8]) -> bool {
+        let Some(addresses) = Addresses::of(ip) else { return false };
+        match self.receiver(&addresses) {
+            Some(Holder::Member { ix, .. }) => self.member(ix).is_some_and(|row| !row.local),
+            Some(Holder::Gateway) => false,
+            Some(Holder::Broadcast) => true,
+            None => addresses.is_multicast(),
+        }
+    }
+
     /// The limits of the member at `port`, if it has any.
     #[inline]
     pub fn pacing(&self, port: MemberIx) -> Option<Pacing<'_>> {

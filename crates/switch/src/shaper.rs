@@ -4,8 +4,7 @@
 //! packets do not wait long, one that does not finds the queue full. Sans-IO, and nothing is
 //! allocated after the start.
 //!
-//! What of RFC 8289 is not met: packets are dropped, never marked (ECN), and it is one queue for all
-//! flows of a member, which are its own affair.
+//! What of RFC 8289 is not met: it is one queue for all flows of a member, which are its own affair.
 
 use std::collections::VecDeque;
 
@@ -37,8 +36,9 @@ struct Waiting<T> {
 pub enum Popped<T> {
     /// The next packet, and how long it is.
     Packet(T, usize),
-    /// A packet that had to go, so that its sender slows down. There may be another one behind it.
-    Dropped(T, usize),
+    /// The next packet, by which its sender is to be told to slow down: mark it (ECN), or drop it
+    /// and take another one.
+    Late(T, usize),
     /// Nothing waits.
     Empty,
 }
@@ -86,7 +86,8 @@ impl<T> Shaper<T> {
         true
     }
 
-    /// Takes the first packet; its bytes are put into `out`.
+    /// Takes the first packet; its bytes are put into `out`, which must have room for any that was
+    /// added: what is longer is cut off.
     pub fn pop(&mut self, now: u64, out: &mut [u8]) -> Popped<T> {
         let Some(first) = self.waiting.pop_front() else {
             self.codel.dropping = false;
@@ -96,23 +97,20 @@ impl<T> Shaper<T> {
         let rest = self.bytes.len() - first.len;
         let waited = now.saturating_sub(first.since);
         // Less than one more packet like this one is no queue.
-        let drop = self.codel.drops(waited, rest <= first.len, now);
-        if !drop && let Some(out) = out.get_mut(..first.len) {
-            let (a, b) = self.bytes.as_slices();
-            let cut = a.len().min(first.len);
-            out[..cut].copy_from_slice(&a[..cut]);
-            out[cut..].copy_from_slice(&b[..first.len - cut]);
-            self.bytes.drain(..first.len);
-            return Popped::Packet(first.beside, first.len);
-        }
+        let late = self.codel.tells(waited, rest <= first.len, now);
+        let len = first.len.min(out.len());
+        let (a, b) = self.bytes.as_slices();
+        let cut = a.len().min(len);
+        out[..cut].copy_from_slice(&a[..cut]);
+        out[cut..len].copy_from_slice(&b[..len - cut]);
         self.bytes.drain(..first.len);
-        Popped::Dropped(first.beside, first.len)
+        if late { Popped::Late(first.beside, len) } else { Popped::Packet(first.beside, len) }
     }
 }
 
 impl Codel {
-    /// Whether a packet that waited so long is to be dropped (RFC 8289, section 5).
-    fn drops(&mut self, waited: u64, last: bool, now: u64) -> bool {
+    /// Whether the sender of a packet that waited so long is to be told (RFC 8289, section 5).
+    fn tells(&mut self, waited: u64, last: bool, now: u64) -> bool {
         let too_long = self.too_long(waited, last, now);
         if !std::mem::replace(&mut self.dropping, too_long) {
             if too_long {

@@ -34,8 +34,11 @@ struct Tcp {
     window: f64,
     slow_start: bool,
     in_flight: u64,
-    /// Acknowledgements and losses on their way: when, how many segments, whether lost.
-    news: VecDeque<(u64, u64, bool)>,
+    /// Whether it understands marks.
+    ecn: bool,
+    /// What it will hear: when, about how many segments.
+    news: VecDeque<(u64, u64, News)>,
+    losses: u64,
     recovering_until: u64,
     delivered: u64,
 }
@@ -47,6 +50,8 @@ impl Tcp {
             window: 10.0,
             slow_start: true,
             in_flight: 0,
+            ecn: false,
+            losses: 0,
             news: VecDeque::new(),
             recovering_until: 0,
             delivered: 0,
@@ -55,10 +60,13 @@ impl Tcp {
 
     fn hear(&mut self, now: u64) {
         while self.news.front().is_some_and(|(at, ..)| *at <= now) {
-            let (_, segments, lost) = self.news.pop_front().unwrap();
+            let (_, segments, news) = self.news.pop_front().unwrap();
             self.in_flight -= segments;
-            if !lost {
-                self.delivered += segments;
+            match news {
+                News::Lost => self.losses += segments,
+                News::Arrived | News::Marked => self.delivered += segments,
+            }
+            if news == News::Arrived {
                 let gain = if self.slow_start { 1.0 } else { 1.0 / self.window };
                 self.window += segments as f64 * gain;
             } else if now >= self.recovering_until {
@@ -75,6 +83,14 @@ impl Tcp {
         let burst = (self.window as u64 / 10).clamp(2, 44);
         (free >= burst.min(self.window as u64)).then(|| free.min(burst).max(1))
     }
+}
+
+/// What becomes of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Arrived,
+    Marked,
+    Lost,
 }
 
 /// What a run comes to.
@@ -99,14 +115,18 @@ fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome 
                 Popped::Packet((flow, segments, since), len) => {
                     pacing.charge(len as u64, segments, now);
                     let flow: &mut Tcp = &mut flows[flow];
-                    flow.news.push_back((now + flow.rtt, segments, false));
+                    flow.news.push_back((now + flow.rtt, segments, News::Arrived));
                     if now > SECOND {
                         longest_wait = longest_wait.max(now - since);
                     }
                 }
-                Popped::Dropped((flow, segments, _), _) => {
+                Popped::Late((flow, segments, _), len) => {
                     let flow: &mut Tcp = &mut flows[flow];
-                    flow.news.push_back((now + flow.rtt, segments, true));
+                    let news = if flow.ecn { News::Marked } else { News::Lost };
+                    if flow.ecn {
+                        pacing.charge(len as u64, segments, now);
+                    }
+                    flow.news.push_back((now + flow.rtt, segments, news));
                 }
                 Popped::Empty => break,
             }
@@ -117,7 +137,7 @@ fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome 
                 flow.in_flight += segments;
                 let len = (segments * PACKET) as usize;
                 if !shaper.push((at, segments, now), &packet[..len], now) {
-                    flow.news.push_back((now + flow.rtt, segments, true));
+                    flow.news.push_back((now + flow.rtt, segments, News::Lost));
                 }
             }
         }
@@ -152,6 +172,29 @@ fn tcp_gets_its_limit_and_packets_do_not_wait_long() {
 }
 
 #[test]
+fn a_sender_that_understands_marks_loses_nothing() {
+    for rate in [4_000_000, 50_000_000] {
+        for count in [1, 8] {
+            let table = limited(1, bits(rate), 1);
+            let mut flows: Vec<_> = (0..count).map(|_| Tcp::new(20 * MS)).collect();
+            flows.iter_mut().for_each(|flow| flow.ecn = true);
+            // The start, until the first mark, may fill the queue.
+            shaped(&table, rate, &mut flows, 5);
+            let before: u64 = flows.iter().map(|flow| flow.losses).sum();
+            for flow in &mut flows {
+                (flow.delivered, flow.news, flow.in_flight) = (0, VecDeque::new(), 0);
+                flow.recovering_until = 0;
+            }
+            let table = limited(1, bits(rate), 1);
+            let outcome = shaped(&table, rate, &mut flows, 20);
+            let case = format!("{rate} bit/s, {count} flows");
+            assert!(outcome.share > 0.9, "{case}: {}", outcome.share);
+            assert_eq!(flows.iter().map(|flow| flow.losses).sum::<u64>(), before, "{case}");
+        }
+    }
+}
+
+#[test]
 fn a_flood_is_cut_to_the_limit_and_the_queue_is_bounded() {
     let table = limited(1, bits(8_000_000), 1);
     let pacing = table.pacing(ix(&table, 1)).unwrap();
@@ -170,7 +213,7 @@ fn a_flood_is_cut_to_the_limit_and_the_queue_is_bounded() {
                     pacing.charge(len as u64, 1, now);
                     passed += len;
                 }
-                Popped::Dropped(..) => {}
+                Popped::Late(..) => {}
                 Popped::Empty => break,
             }
         }

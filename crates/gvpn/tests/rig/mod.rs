@@ -102,7 +102,8 @@ impl Rig {
         let data = text(&dir);
         let args: Vec<_> = ["daemon", "--data-dir", &data, "--api", "127.0.0.1:0", "--listen"]
             .into_iter()
-            .chain(["127.0.0.1:0", "--workers", "1", "--relay", &relay])
+            .chain(["127.0.0.1:0", "--relay", &relay])
+            .chain(["--workers", "1"].into_iter().filter(|_| !more.contains(&"--workers")))
             .chain(more.iter().copied())
             .map(str::to_owned)
             .collect();

@@ -51,6 +51,14 @@ async fn names_are_answered_and_follow_changes() {
             assert!(squeezed(&text).contains(&squeezed(answer)), "{question}, {answer}: {text}");
         }
     }
+    // What does not fit into a datagram is had over TCP, as dig tries by itself.
+    let many: Vec<_> = (0..60).map(|n| json!({ "name": "job", "port": 9000 + n })).collect();
+    owner.set(&format!("{net}/members/10.62.0.2"), json!({ "services": many })).await;
+    let all = dig("_job._tcp.lab.vpn SRV").await;
+    assert!(all.contains("ANSWER: 60") && all.contains("Truncated, retrying in TCP"), "{all}");
+    assert!(dig("+tcp web.lab.vpn A +short").await.contains("10.62.0.3"));
+    // Nothing else is there.
+    owner.sh(&one, "nc -w 3 10.62.0.1 54 < /dev/null").await.unwrap_err();
     // At once, because answers are kept for a second at most.
     owner.set(&format!("{net}/members/web"), json!({ "ips": ["10.62.0.33", "fd62::33"] })).await;
     assert_eq!(dig("web.lab.vpn A +short").await, "10.62.0.33\n");

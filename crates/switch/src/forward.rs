@@ -7,7 +7,7 @@ use gvpn_roster::Action;
 use crate::{
     DropReason, MemberIx, NodeIx, Table, Targets, Verdict,
     acl::{Acl, End},
-    header::{Addresses, Transport, UDP},
+    header::{Addresses, TCP, Transport, UDP},
     igmp,
     multicast::Multicast,
     table::Holder,
@@ -113,8 +113,9 @@ impl Table {
     /// Whether a packet to a gateway address is a question for the switch's name server.
     pub(crate) fn answers_names(&self, ip: &[u8]) -> bool {
         self.policy().dns
-            && Transport::of(ip)
-                .is_some_and(|t| t.protocol == UDP && t.ports.is_some_and(|(_, to)| to == DNS))
+            && Transport::of(ip).is_some_and(|t| {
+                matches!(t.protocol, UDP | TCP) && t.ports.is_some_and(|(_, to)| to == DNS)
+            })
     }
 
     #[inline]

@@ -17,6 +17,8 @@ use crate::{
 const QUESTIONS: Rate = Rate { per_second: 1000, burst: 500_000_000 };
 /// Questions that are asked elsewhere for a member: 100 a second, twice as many at once.
 const FOREIGN: Rate = Rate { per_second: 100, burst: 2_000_000_000 };
+/// Segments that a member may send to the name server: 2,000 a second, half of them at once.
+const SEGMENTS: Rate = Rate { per_second: 2000, burst: 500_000_000 };
 /// ICMP errors that the switch sends: 100 a second, half of them at once.
 const ERRORS: Rate = Rate { per_second: 100, burst: 500_000_000 };
 
@@ -76,6 +78,13 @@ impl Table {
                 return None;
             }
             return asked.reply(&reply.bytes);
+        }
+        if transport.protocol == TCP
+            && self.answers_names(ip)
+            && row.live.segments.take(SEGMENTS, 1, now)
+            && self.live.serve_names(row.id, ip)
+        {
+            return None;
         }
         if !self.live.errors.take(ERRORS, 1, now) {
             return None;

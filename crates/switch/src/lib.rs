@@ -30,6 +30,7 @@ mod multicast;
 mod names;
 pub mod shaper;
 mod table;
+mod tcp_names;
 pub mod trace;
 mod verdict;
 
@@ -39,4 +40,5 @@ pub use groups::{MAX_GROUPS, MAX_NODE_GROUPS, MEMBERSHIP_LIFETIME};
 pub use limits::Pacing;
 pub use live::Live;
 pub use table::{MemberIx, MemberRow, NodeIx, Table};
+pub use tcp_names::{TcpNames, TcpQuestion};
 pub use verdict::{DropReason, Targets, Verdict};

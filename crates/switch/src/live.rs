@@ -17,6 +17,7 @@ use crate::{acl::Counter, bucket::Bucket, gateway::Asked, groups::Groups, igmp::
 
 type Watcher = Box<dyn Fn() + Send + Sync>;
 type Elsewhere = Box<dyn Fn(Asked) -> bool + Send + Sync>;
+type Segments = Box<dyn Fn(MemberId, &[u8]) -> bool + Send + Sync>;
 
 /// State of a network on this node that the tables of successive epochs share: multicast
 /// memberships, rate limits and counters. Times are nanoseconds of any monotonic clock.
@@ -31,6 +32,7 @@ pub struct Live {
     wanting: AtomicBool,
     watcher: OnceLock<Watcher>,
     elsewhere: OnceLock<Elsewhere>,
+    segments: OnceLock<Segments>,
     /// Limits the errors that the switch sends.
     pub(crate) errors: Bucket,
 }
@@ -44,6 +46,8 @@ pub(crate) struct MemberLive {
     pub(crate) multicast: Bucket,
     pub(crate) questions: Bucket,
     pub(crate) foreign: Bucket,
+    /// What it sends to the name server over TCP.
+    pub(crate) segments: Bucket,
 }
 
 impl Live {
@@ -58,6 +62,16 @@ impl Live {
     /// not, the question is refused. The first stays.
     pub fn ask_names_of(&self, elsewhere: impl Fn(Asked) -> bool + Send + Sync + 'static) {
         let _ = self.elsewhere.set(Box::new(elsewhere));
+    }
+
+    /// Gives `server` what local members send to the name server over TCP, for a
+    /// [`TcpNames`](crate::TcpNames). It is called on data-path threads and says whether it takes the packet;
+    /// without it connections are reset. The first stays.
+    pub fn serve_names_with(
+        &self,
+        server: impl Fn(MemberId, &[u8]) -> bool + Send + Sync + 'static,
+    ) {
+        let _ = self.segments.set(Box::new(server));
     }
 
     /// The multicast groups with listeners on this node: what to announce to nodes that ask.
@@ -127,6 +141,10 @@ impl Live {
 
     pub(crate) fn ask_elsewhere(&self, asked: &Asked) -> bool {
         self.elsewhere.get().is_some_and(|ask| ask(asked.clone()))
+    }
+
+    pub(crate) fn serve_names(&self, member: MemberId, packet: &[u8]) -> bool {
+        self.segments.get().is_some_and(|serve| serve(member, packet))
     }
 
     pub(crate) fn version(&self) -> u64 {

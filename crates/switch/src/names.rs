@@ -23,8 +23,8 @@ const TTL: u32 = 1;
 const PLAIN: usize = 512;
 /// The largest reply with EDNS: it fits into every path's smallest MTU.
 const EXTENDED: u16 = 1232;
-/// The most records of one answer; more would not fit.
-const MAX_RECORDS: usize = 64;
+/// The most records of one answer; more would hardly fit.
+const MAX_RECORDS: usize = 1024;
 /// The top-level domain of networks.
 const TOP: &str = "vpn";
 /// The name of the gateway itself.
@@ -48,8 +48,17 @@ pub(crate) struct Reply {
     pub(crate) foreign: bool,
 }
 
-/// The reply to the DNS message `question`; `None` for what is no question at all.
+/// The reply to the DNS message `question` in a datagram; `None` for what is no question at all.
 pub(crate) fn answer(table: &Table, question: &[u8]) -> Option<Reply> {
+    answer_within(table, question, None)
+}
+
+/// The same over TCP, where there is room.
+pub(crate) fn answer_whole(table: &Table, question: &[u8]) -> Option<Reply> {
+    answer_within(table, question, Some(u16::MAX.into()))
+}
+
+fn answer_within(table: &Table, question: &[u8], room: Option<usize>) -> Option<Reply> {
     let asked = Message::from_vec(question).ok()?;
     if asked.metadata.message_type != MessageType::Query {
         return None;
@@ -76,7 +85,7 @@ pub(crate) fn answer(table: &Table, question: &[u8]) -> Option<Reply> {
         (OpCode::Query, _) => reply.metadata.response_code = ResponseCode::FormErr,
         _ => reply.metadata.response_code = ResponseCode::NotImp,
     }
-    Some(Reply { bytes: fit(reply, limit)?, foreign })
+    Some(Reply { bytes: fit(reply, room.unwrap_or(limit))?, foreign })
 }
 
 /// Whether a name is below the top-level domain of networks, of which nobody else knows anything.

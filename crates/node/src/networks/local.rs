@@ -9,6 +9,8 @@ use gvpn_switch::{Asked, Table};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 
+use super::tcp_names::Segment;
+
 /// The rosters in force on this node.
 pub(crate) struct Local {
     me: NodeId,
@@ -17,6 +19,8 @@ pub(crate) struct Local {
     changes: broadcast::Sender<NetworkId>,
     /// Where questions about names of no network go.
     names: Option<mpsc::Sender<(NetworkId, Asked)>>,
+    /// Where packets to the name server's TCP port go.
+    segments: mpsc::Sender<Segment>,
 }
 
 /// One network's roster and the table made from it.
@@ -26,9 +30,13 @@ struct InForce {
 }
 
 impl Local {
-    pub(crate) fn new(net: Net, names: Option<mpsc::Sender<(NetworkId, Asked)>>) -> Self {
+    pub(crate) fn new(
+        net: Net,
+        names: Option<mpsc::Sender<(NetworkId, Asked)>>,
+        segments: mpsc::Sender<Segment>,
+    ) -> Self {
         let (changes, _) = broadcast::channel(1024);
-        Self { me: net.node_id(), net, rosters: Mutex::default(), changes, names }
+        Self { me: net.node_id(), net, rosters: Mutex::default(), changes, names, segments }
     }
 
     /// Puts a roster in force, unless a newer one is.
@@ -51,8 +59,11 @@ impl Local {
 
     fn first_table(&self, roster: &Roster) -> Table {
         let table = Table::build(roster, self.me);
+        let (id, segments) = (roster.network, self.segments.clone());
+        table.live().serve_names_with(move |member, packet| {
+            segments.try_send((id, member, packet.to_vec())).is_ok()
+        });
         if let Some(names) = self.names.clone() {
-            let id = roster.network;
             table.live().ask_names_of(move |asked| names.try_send((id, asked)).is_ok());
         }
         table

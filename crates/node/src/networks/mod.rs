@@ -12,6 +12,7 @@ mod names;
 mod owner;
 mod push;
 mod service;
+mod tcp_names;
 mod view;
 
 use std::{
@@ -64,7 +65,9 @@ impl Networks {
     /// Takes up the networks that were kept and starts to serve and distribute rosters.
     pub(crate) fn start(core: &Arc<Core>) -> Result<Self, NodeError> {
         let names = names::serve(core);
-        let local = Arc::new(Local::new(core.net.clone(), names));
+        let (segments, arrived) = tcp_names::queue();
+        let local = Arc::new(Local::new(core.net.clone(), names, segments));
+        tcp_names::serve(core, &local, arrived);
         let books = Arc::new(Books::restore(core.clone(), local.clone())?);
         let memberships = Arc::new(Memberships::restore(core.clone(), local.clone())?);
         let pusher = Arc::new(Pusher::new(core.clone(), books.clone()));

@@ -1,8 +1,8 @@
 //! Names of no network: where its owner allows it, the provider's resolver is asked for a payload.
 //!
 //! What it is asked and what it answers passes as it is, but for the number: a resolver's answer
-//! counts only with a number and from a port that were drawn for the question (RFC 5452). No TCP:
-//! an answer that was cut short stays short.
+//! counts only with a number and from a port that were drawn for the question (RFC 5452). Who asks
+//! over TCP is answered over TCP, so that an answer that was cut short can be had whole.
 
 use std::{
     io,
@@ -14,7 +14,8 @@ use std::{
 use gvpn_model::NetworkId;
 use gvpn_switch::Asked;
 use tokio::{
-    net::UdpSocket,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -95,6 +96,35 @@ async fn ask_one(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// What the provider's resolver says to a question that came over TCP; `None` if nobody is to be
+/// asked, or for what is no question.
+pub(crate) async fn ask_over_tcp(resolver: Resolver, question: &[u8]) -> Option<Vec<u8>> {
+    let servers = servers(resolver);
+    if servers.is_empty() {
+        return refusal(question);
+    }
+    for server in servers {
+        match timeout(WAIT, ask_one_over_tcp(server, question)).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => tracing::debug!(%server, %error, "the resolver cannot be asked"),
+            Err(_) => tracing::debug!(%server, "the resolver does not answer over TCP"),
+        }
+    }
+    failure(question)
+}
+
+async fn ask_one_over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], question].concat()).await?;
+    let mut answer = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut answer).await?;
+    match answers(question, &answer) {
+        true => Ok(answer),
+        false => Err(io::Error::other("the answer is to another question")),
+    }
+}
+
 /// Whether `answer` is a response with the number and the question of `asked`.
 fn answers(asked: &[u8], answer: &[u8]) -> bool {
     let Some(end) = question_end(asked) else { return false };
@@ -119,9 +149,19 @@ fn fitting(answer: &[u8]) -> Vec<u8> {
 
 /// "It cannot be found out now."
 fn failure(question: &[u8]) -> Option<Vec<u8>> {
+    without_records(question, 0x82)
+}
+
+/// "It is not said here."
+fn refusal(question: &[u8]) -> Option<Vec<u8>> {
+    without_records(question, 5)
+}
+
+/// An answer with this second byte of flags.
+fn without_records(question: &[u8], flags: u8) -> Option<Vec<u8>> {
     let mut answer = question.get(..question_end(question)?)?.to_vec();
     answer[2] |= 0x80;
-    answer[3] = 0x82;
+    answer[3] = flags;
     answer[6..HEADER].fill(0);
     Some(answer)
 }
@@ -215,6 +255,29 @@ mod tests {
         let good = resolver(|question| vec![response(question, 3)]).await;
         assert_eq!(ask(&[silent, good], QUESTION).await.unwrap(), response(QUESTION, 3));
         assert_eq!(ask(&[good], b"nonsense").await, None);
+    }
+
+    #[tokio::test]
+    async fn who_asks_over_tcp_gets_all_of_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut question = vec![0; stream.read_u16().await.unwrap().into()];
+                stream.read_exact(&mut question).await.unwrap();
+                let answer = response(&question, 5000);
+                stream.write_u16(answer.len() as u16).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        });
+        let answer = ask_over_tcp(Resolver::At(at), QUESTION).await.unwrap();
+        assert_eq!(answer, response(QUESTION, 5000));
+        let refused = ask_over_tcp(Resolver::Nobody, QUESTION).await.unwrap();
+        assert_eq!((refused.len(), refused[3] & 15), (QUESTION.len(), 5));
+        let nobody = "127.0.0.1:1".parse().unwrap();
+        let failed = ask_over_tcp(Resolver::At(nobody), QUESTION).await.unwrap();
+        assert_eq!(failed[3] & 15, 2);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Paced {
                 port.marked.fetch_add(beside.packets, Relaxed);
                 Turn::Send(beside, len)
             }
-            Popped::Late(beside, _) => Turn::Drop(beside.packets),
+            Popped::Late(beside, _) | Popped::Dropped(beside, _) => Turn::Drop(beside.packets),
             Popped::Empty => return Turn::Nothing,
         };
         let more = !queue.packets.is_empty();
@@ -202,7 +202,9 @@ impl Paced {
         let mut gone = 0;
         loop {
             match queue.packets.pop(0, out) {
-                Popped::Packet(beside, _) | Popped::Late(beside, _) => gone += beside.packets,
+                Popped::Packet(beside, _)
+                | Popped::Late(beside, _)
+                | Popped::Dropped(beside, _) => gone += beside.packets,
                 Popped::Empty => return gone,
             }
         }

@@ -39,6 +39,8 @@ pub enum Popped<T> {
     /// The next packet, by which its sender is to be told to slow down: mark it (ECN), or drop it
     /// and take another one.
     Late(T, usize),
+    /// A packet that must go: marks have not helped for long.
+    Dropped(T, usize),
     /// Nothing waits.
     Empty,
 }
@@ -104,7 +106,12 @@ impl<T> Shaper<T> {
         out[..cut].copy_from_slice(&a[..cut]);
         out[cut..len].copy_from_slice(&b[..len - cut]);
         self.bytes.drain(..first.len);
-        if late { Popped::Late(first.beside, len) } else { Popped::Packet(first.beside, len) }
+        match late {
+            false => Popped::Packet(first.beside, len),
+            // There are senders that ask for marks and do not heed them.
+            true if waited > INTERVAL => Popped::Dropped(first.beside, len),
+            true => Popped::Late(first.beside, len),
+        }
     }
 }
 

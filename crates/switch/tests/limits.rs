@@ -36,6 +36,8 @@ struct Tcp {
     in_flight: u64,
     /// Whether it understands marks.
     ecn: bool,
+    /// Whether it asks for marks and does not heed them.
+    deaf: bool,
     /// What it will hear: when, about how many segments.
     news: VecDeque<(u64, u64, News)>,
     losses: u64,
@@ -51,6 +53,7 @@ impl Tcp {
             slow_start: true,
             in_flight: 0,
             ecn: false,
+            deaf: false,
             losses: 0,
             news: VecDeque::new(),
             recovering_until: 0,
@@ -66,7 +69,7 @@ impl Tcp {
                 News::Lost => self.losses += segments,
                 News::Arrived | News::Marked => self.delivered += segments,
             }
-            if news == News::Arrived {
+            if news == News::Arrived || (news == News::Marked && self.deaf) {
                 let gain = if self.slow_start { 1.0 } else { 1.0 / self.window };
                 self.window += segments as f64 * gain;
             } else if now >= self.recovering_until {
@@ -99,6 +102,8 @@ struct Outcome {
     share: f64,
     /// The longest that a packet waited after the first second.
     longest_wait: u64,
+    /// The same, of the last ten seconds.
+    last_wait: u64,
 }
 
 /// Runs TCP senders of one member through its node for `seconds`.
@@ -106,7 +111,7 @@ fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome 
     let pacing = table.pacing(ix(table, 1)).unwrap();
     let mut shaper = Shaper::new(pacing.room());
     let mut out = vec![0; 65_535];
-    let mut longest_wait = 0;
+    let (mut longest_wait, mut last_wait) = (0, 0);
     let packet = vec![0; 65_535];
     // A thread that wakes up a millisecond late, again and again.
     for now in (0..seconds * SECOND).step_by(MS as usize) {
@@ -119,6 +124,13 @@ fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome 
                     if now > SECOND {
                         longest_wait = longest_wait.max(now - since);
                     }
+                    if now + 10 * SECOND > seconds * SECOND {
+                        last_wait = last_wait.max(now - since);
+                    }
+                }
+                Popped::Dropped((flow, segments, _), _) => {
+                    let flow: &mut Tcp = &mut flows[flow];
+                    flow.news.push_back((now + flow.rtt, segments, News::Lost));
                 }
                 Popped::Late((flow, segments, _), len) => {
                     let flow: &mut Tcp = &mut flows[flow];
@@ -144,7 +156,7 @@ fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome 
     }
     let delivered: u64 = flows.iter().map(|flow| flow.delivered).sum();
     let most = rate as f64 * seconds as f64 / 8.0;
-    Outcome { share: (delivered * MSS) as f64 / most, longest_wait }
+    Outcome { share: (delivered * MSS) as f64 / most, longest_wait, last_wait }
 }
 
 #[test]
@@ -195,6 +207,19 @@ fn a_sender_that_understands_marks_loses_nothing() {
 }
 
 #[test]
+fn packets_of_a_sender_that_does_not_heed_marks_do_not_wait_long_either() {
+    for rate in [1_000_000, 50_000_000] {
+        let table = limited(1, bits(rate), 1);
+        let mut flows: Vec<_> = (0..4).map(|_| Tcp::new(20 * MS)).collect();
+        flows.iter_mut().for_each(|flow| (flow.ecn, flow.deaf) = (true, true));
+        let outcome = shaped(&table, rate, &mut flows, 30);
+        assert!(outcome.share > 0.9, "{rate} bit/s: {}", outcome.share);
+        let waited = outcome.last_wait / MS;
+        assert!(waited < 350, "{rate} bit/s: {waited} ms");
+    }
+}
+
+#[test]
 fn a_flood_is_cut_to_the_limit_and_the_queue_is_bounded() {
     let table = limited(1, bits(8_000_000), 1);
     let pacing = table.pacing(ix(&table, 1)).unwrap();
@@ -213,7 +238,7 @@ fn a_flood_is_cut_to_the_limit_and_the_queue_is_bounded() {
                     pacing.charge(len as u64, 1, now);
                     passed += len;
                 }
-                Popped::Late(..) => {}
+                Popped::Late(..) | Popped::Dropped(..) => {}
                 Popped::Empty => break,
             }
         }

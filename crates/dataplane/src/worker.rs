@@ -25,7 +25,7 @@ use crate::{
 const PORT_TURN: usize = 64;
 /// How many bytes a queue of a port may send in its turn: about a super-packet, so that nothing waits
 /// long. Among several queues, what one sent beyond that is taken off its next turn (deficit round
-/// robin).
+/// robin). Ports with fewer queues ready have longer turns: members share, whatever their flows.
 const PORT_SHARE: i64 = 64 * 1024;
 /// How many receives a socket gets before others get their turn.
 const SOCKET_TURN: usize = 2;
@@ -38,6 +38,26 @@ const _: () = assert!(
     crate::udp::MAX_DATAGRAM * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 6 * MAX_PACKET
         <= BUDGET
 );
+
+/// The queues that have something to send.
+struct Turns<'a>(&'a [Ready]);
+
+impl Turns<'_> {
+    /// How many bytes a queue of this port may send now; `None` where there is no other queue.
+    fn share(&self, port: u64) -> Option<i64> {
+        let queues = |port| self.ports().filter(|other| *other == port).count() as i64;
+        let most = || self.ports().map(queues).max();
+        (self.ports().nth(1).is_some())
+            .then(|| PORT_SHARE * most().unwrap_or(1) / queues(port).max(1))
+    }
+
+    fn ports(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().filter_map(|event| match event {
+            Ready::Port(id, _) => Some(*id),
+            _ => None,
+        })
+    }
+}
 
 /// Where a packet comes from: the member `from` of the network in `state`, by its vNIC.
 #[derive(Clone, Copy)]
@@ -96,7 +116,7 @@ impl Worker {
             let cx =
                 Context { core: &core, sockets: &me.sockets, counters: &me.counters, now, nanos };
             self.run_paced(&cx);
-            let rivals = ready.iter().filter(|event| matches!(event, Ready::Port(..))).count() > 1;
+            let turns = Turns(&ready);
             for event in &ready {
                 match event {
                     Ready::Wake => {
@@ -106,7 +126,7 @@ impl Worker {
                     Ready::Socket(index) => self.socket(&cx, *index),
                     Ready::Port(id, queue) => {
                         if let Some(port) = core.ports.load().get(id).cloned() {
-                            self.port(&cx, &port, *queue, rivals);
+                            self.port(&cx, &port, *queue, turns.share(*id));
                         }
                     }
                 }
@@ -173,13 +193,13 @@ impl Worker {
 
     /// Moves what a queue of a vNIC has to send: a fair share of it where others have something to
     /// send too.
-    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>, index: usize, rivals: bool) {
+    fn port(&mut self, cx: &Context<'_>, port: &Arc<Port>, index: usize, share: Option<i64>) {
         let Some(queue) = port.queue(index) else { return };
         let state = port.network.state.load();
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
-        let mut left = PORT_SHARE - if rivals { queue.overdrawn.load(Relaxed) } else { 0 };
+        let mut left = share.map_or(PORT_SHARE, |share| share - queue.overdrawn.load(Relaxed));
         let (mut standing, mut empty) = (queue.standing.lock(), false);
         for _ in 0..PORT_TURN {
             if left <= 0 {
@@ -397,4 +417,19 @@ fn close(cx: &Context<'_>, port: &Port) {
     });
     cx.core.closed.lock().push(id);
     cx.core.raise(Event::PortClosed { port: port.id });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_have_the_same_turns_whatever_their_queues() {
+        let ready = [Ready::Port(1, 0), Ready::Socket(0), Ready::Port(2, 3), Ready::Port(2, 5)];
+        let turns = Turns(&ready);
+        assert_eq!(turns.share(1), Some(2 * PORT_SHARE));
+        assert_eq!(turns.share(2), Some(PORT_SHARE));
+        assert_eq!(Turns(&ready[..2]).share(1), None, "nobody else waits");
+        assert_eq!(Turns(&ready[2..]).share(2), Some(PORT_SHARE));
+    }
 }

@@ -49,6 +49,7 @@ fn a_flow_takes_the_queue_that_its_packets_are_written_to() {
     for (queue, fd) in fds.iter().enumerate() {
         let port = 9000 + queue as u16;
         let packet = datagram(port, 7000);
+        // SAFETY: the descriptor is open and the bytes are alive during the call.
         let n = unsafe { libc::write(fd.as_raw_fd(), packet.as_ptr().cast(), packet.len()) };
         assert_eq!(n, packet.len() as isize, "{}", std::io::Error::last_os_error());
         let (_, from) = socket.recv_from(&mut [0; 8]).unwrap();

@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 struct Provider {
     dir: TempDir,
-    _process: Process,
+    process: Process,
 }
 
 impl Provider {
@@ -24,14 +24,16 @@ impl Provider {
         // One runtime, one offer.
         std::fs::write(dir.path().join("config.toml"), "[provider]\nruntimes = [\"sandbox\"]\n")
             .unwrap();
-        let log = File::create(dir.path().join("log")).unwrap();
-        let mut command = command(dir.path());
-        command.args(["daemon", "--role", "provider", "--api", "127.0.0.1:0"]);
-        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(log);
-        let process = Process::from(command.spawn().unwrap());
-        let started = || dir.path().join("api.url").exists();
-        until("the daemon serves its API", || started().then_some(()));
-        Self { dir, _process: process }
+        let process = daemon(dir.path());
+        Self { dir, process }
+    }
+
+    /// Kills the daemon and starts another in its place, with other settings.
+    fn restart(&mut self, settings: &str) {
+        self.process.kill().unwrap();
+        std::fs::remove_file(self.dir.path().join("api.url")).unwrap();
+        std::fs::write(self.dir.path().join("config.toml"), settings).unwrap();
+        self.process = daemon(self.dir.path());
     }
 
     fn run(&self, args: &str) -> Output {
@@ -76,6 +78,16 @@ impl Provider {
             (seen == wanted).then_some(())
         });
     }
+}
+
+fn daemon(dir: &Path) -> Process {
+    let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut command = command(dir);
+    command.args(["daemon", "--role", "provider", "--api", "127.0.0.1:0"]);
+    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::null()).stderr(log);
+    let process = Process::from(command.spawn().unwrap());
+    until("the daemon serves its API", || dir.join("api.url").exists().then_some(()));
+    process
 }
 
 fn command(dir: &Path) -> Command {
@@ -154,4 +166,22 @@ fn a_provider_offers_at_most_what_it_may_and_nothing_when_it_takes_no_more() {
     until("32 are offered again", || (provider.prices().len() == 32).then_some(()));
     assert!(provider.said("provider set --anybody").contains("works for: anybody"));
     assert!(provider.refused("provider set").contains("--anybody"));
+}
+
+#[test]
+fn what_is_set_is_kept_and_goes_before_the_configuration_until_it_is_reset() {
+    let mut provider = Provider::start();
+    assert!(!provider.said("provider show").contains("set here"));
+    let said = provider.said("provider set --max-activities 3");
+    assert!(said.contains("set here") && said.contains("max activities: 3"), "{said}");
+
+    provider.restart("[provider]\nruntimes = [\"sandbox\"]\nmax_activities = 9\nmem_gib = 2.5\n");
+    let said = provider.said("provider show");
+    assert!(said.contains("max activities: 3") && said.contains("mem gib: 2.5"), "{said}");
+    assert!(said.contains("forgets it): max activities\n"), "{said}");
+
+    let said = provider.said("provider reset");
+    assert!(said.contains("max activities: 9") && !said.contains("set here"), "{said}");
+    provider.restart("[provider]\nruntimes = [\"sandbox\"]\n");
+    assert!(provider.said("provider show").contains("max activities: 32"));
 }

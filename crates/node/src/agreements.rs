@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::{
-    ErrorKind, NodeError, ProviderPolicy,
+    ErrorKind, NodeError, PolicyChanges, ProviderPolicy,
     core::Core,
     peers::Call,
+    policy::PolicyBook,
     proto::{self, AgreementReply, AgreementRequest},
 };
 
@@ -38,7 +39,7 @@ struct Inner {
     all: Mutex<BTreeMap<AgreementId, Agreement>>,
     /// The order in which they were made.
     order: Mutex<Vec<AgreementId>>,
-    policy: RwLock<Option<ProviderPolicy>>,
+    policy: PolicyBook,
     check: RwLock<Option<Box<AgreementCheck>>>,
     events: broadcast::Sender<AgreementEvent>,
 }
@@ -145,7 +146,7 @@ impl Agreements {
                 core: core.clone(),
                 all: Mutex::new(kept.into_iter().map(|a| (a.id, a)).collect()),
                 order: Mutex::new(order),
-                policy: RwLock::new(core.config.provider.clone()),
+                policy: PolicyBook::open(core)?,
                 check: RwLock::default(),
                 events,
             }),
@@ -249,12 +250,21 @@ impl Agreements {
 
     /// The provider's policy; `None` when this node is no provider.
     pub fn policy(&self) -> Option<ProviderPolicy> {
-        self.inner.policy.read().clone()
+        self.inner.policy.get()
     }
 
-    /// Replaces the provider's policy for agreements and activities from now on.
-    pub fn set_policy(&self, policy: Option<ProviderPolicy>) {
-        *self.inner.policy.write() = policy;
+    /// Settings of the policy that were changed and go before the configuration's.
+    ///
+    /// # Errors
+    /// `Internal` when the state file cannot be read.
+    pub fn policy_changes(&self) -> Result<PolicyChanges, NodeError> {
+        self.inner.policy.changes()
+    }
+
+    /// Replaces the provider's policy for agreements and activities from now on. What differs from
+    /// the configuration is kept.
+    pub(crate) fn set_policy(&self, policy: Option<ProviderPolicy>) -> Result<(), NodeError> {
+        self.inner.policy.set(policy)
     }
 
     /// Sets a further check of what requestors propose, made after the policy's.

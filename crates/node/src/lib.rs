@@ -21,6 +21,7 @@ mod nic;
 mod node;
 mod payment;
 mod peers;
+mod policy;
 
 pub mod proto;
 mod runtimes;
@@ -41,5 +42,6 @@ pub use networks::{
 };
 pub use node::{Node, NodeStatus};
 pub use payment::Payments;
+pub use policy::PolicyChanges;
 
 pub use gvpn_net::{PathReport, PeerStatus};

@@ -50,12 +50,31 @@ impl Client {
         self.http().get("/gvpn/v1/provider").await
     }
 
-    /// Replaces the policy until the daemon is started again; `None` stops accepting.
+    /// Replaces the policy. What differs from the daemon's configuration is kept, and goes before it
+    /// at the next start too. `None` stops accepting until then.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn set_provider_policy(&self, policy: Option<&ProviderPolicy>) -> Result<(), Error> {
         self.http().put("/gvpn/v1/provider", &policy).await
+    }
+
+    /// Settings of the policy that were changed and go before the configuration's, by name.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn provider_policy_changes(
+        &self,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, Error> {
+        self.http().get("/gvpn/v1/provider/changes").await
+    }
+
+    /// Forgets these changes; the policy is as configured again, and returned.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the node is not configured to be a provider.
+    pub async fn reset_provider_policy(&self) -> Result<ProviderPolicy, Error> {
+        self.http().delete("/gvpn/v1/provider/changes").await
     }
 
     /// The provider's price lists.

@@ -22,6 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(node::peers, node::add_peer))
         .routes(routes!(node::ping))
         .routes(routes!(node::provider, node::set_provider))
+        .routes(routes!(node::provider_changes, node::reset_provider))
         .routes(routes!(networks::list, networks::create))
         .routes(routes!(networks::show, networks::edit, networks::remove))
         .routes(routes!(networks::roster))

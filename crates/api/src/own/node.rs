@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::{Json, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use gvpn_model::NodeId;
-use gvpn_node::{NodeStatus, PathReport, PeerStatus, ProviderPolicy};
+use gvpn_node::{NodeStatus, PathReport, PeerStatus, PolicyChanges, ProviderPolicy};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -65,7 +65,8 @@ pub(crate) async fn provider(State(state): State<ApiState>) -> Json<Option<Provi
     Json(state.node.agreements().policy())
 }
 
-/// Replaces the policy until the daemon is started again; `null` stops accepting.
+/// Replaces the policy. What differs from the configuration is kept, and goes before it at the next
+/// start too. `null` stops accepting until then.
 #[utoipa::path(
     put, path = "/provider", tag = "node", request_body = Option<ProviderPolicy>,
     responses((status = 200))
@@ -73,9 +74,31 @@ pub(crate) async fn provider(State(state): State<ApiState>) -> Json<Option<Provi
 pub(crate) async fn set_provider(
     State(state): State<ApiState>,
     ApiJson(policy): ApiJson<Option<ProviderPolicy>>,
-) -> Json<()> {
-    state.node.markets().set_policy(policy);
-    Json(())
+) -> ApiResult<Json<()>> {
+    state.node.markets().set_policy(policy)?;
+    Ok(Json(()))
+}
+
+/// Settings of the policy that were changed while the daemon ran: they go before the configuration's.
+#[utoipa::path(
+    get, path = "/provider/changes", tag = "node",
+    responses((status = 200, body = std::collections::HashMap<String, serde_json::Value>))
+)]
+pub(crate) async fn provider_changes(
+    State(state): State<ApiState>,
+) -> ApiResult<Json<PolicyChanges>> {
+    Ok(Json(state.node.agreements().policy_changes()?))
+}
+
+/// Forgets these changes: the policy is as configured, and is the answer.
+#[utoipa::path(
+    delete, path = "/provider/changes", tag = "node",
+    responses((status = 200, body = ProviderPolicy), (status = 409, description = "No provider"))
+)]
+pub(crate) async fn reset_provider(
+    State(state): State<ApiState>,
+) -> ApiResult<Json<ProviderPolicy>> {
+    Ok(Json(state.node.markets().reset_policy()?))
 }
 
 /// Everything that is counted, for Prometheus.

@@ -18,8 +18,10 @@ pub(crate) enum Provider {
     Preset(PresetCommand),
     /// Show whom the node works for, and how much it gives.
     Show,
-    /// Change that until the daemon is started again.
+    /// Change that. It goes before config.toml and the daemon's options, until `reset`.
     Set(Limits),
+    /// Forget what was `set`: the policy is that of config.toml and the daemon's options.
+    Reset,
 }
 
 /// Commands on price lists.
@@ -97,11 +99,15 @@ impl Provider {
     pub(crate) async fn run(self, context: &Context) -> Outcome {
         match self {
             Self::Preset(command) => command.run(context).await,
-            Self::Show => show_policy(context, &policy(context).await?),
+            Self::Show => show_policy(context).await,
             Self::Set(limits) => {
                 let changed = limits.apply(policy(context).await?);
                 context.client.set_provider_policy(Some(&changed)).await?;
-                show_policy(context, &changed)
+                show_policy(context).await
+            }
+            Self::Reset => {
+                context.client.reset_provider_policy().await?;
+                show_policy(context).await
             }
         }
     }
@@ -201,10 +207,21 @@ async fn policy(context: &Context) -> Outcome<ProviderPolicy> {
     })
 }
 
-fn show_policy(context: &Context, policy: &ProviderPolicy) -> Outcome {
-    show::value(context.json, policy, |p| {
+/// The policy, and which of it was `set`.
+async fn show_policy(context: &Context) -> Outcome {
+    let policy = policy(context).await?;
+    let changes = context.client.provider_policy_changes().await?;
+    show::value(context.json, &policy, |p| {
         let value = serde_json::to_value(p).unwrap_or_default();
         let for_whom = if p.requestors.is_none() { "works for: anybody\n" } else { "" };
-        format!("{for_whom}{}", show::fields(&value))
+        let names: Vec<_> = changes.keys().map(|name| name.replace('_', " ")).collect();
+        let set = match names.as_slice() {
+            [] => String::new(),
+            names => format!(
+                "set here, before the configuration (`gvpn provider reset` forgets it): {}\n",
+                names.join(", ")
+            ),
+        };
+        format!("{for_whom}{}{set}", show::fields(&value))
     })
 }

@@ -37,15 +37,37 @@ impl Markets {
             .collect()
     }
 
-    /// Replaces the provider's policy, and what is offered with it; `None` stops accepting.
-    pub fn set_policy(&self, policy: Option<ProviderPolicy>) {
+    /// Replaces the provider's policy, and what is offered with it. What differs from the
+    /// configuration is kept and goes before it at the next start, too; that nothing is accepted
+    /// any more (`None`) is not.
+    ///
+    /// # Errors
+    /// `Internal` when the policy cannot be kept; it is as it was then.
+    pub fn set_policy(&self, policy: Option<ProviderPolicy>) -> Result<(), NodeError> {
         let requestors =
             |policy: &Option<ProviderPolicy>| policy.as_ref().map(|p| p.requestors.clone());
         let before = self.inner.agreements.policy();
         let others = before.is_some() && requestors(&before) != requestors(&policy);
-        self.inner.agreements.set_policy(policy);
+        self.inner.agreements.set_policy(policy)?;
         // Who was refused before is told of the offers again.
-        if others { self.agent_renews() } else { self.agent_looks() }
+        if others {
+            self.agent_renews()
+        } else {
+            self.agent_looks()
+        }
+        Ok(())
+    }
+
+    /// Forgets the changes of the policy: it is as configured again, which is returned.
+    ///
+    /// # Errors
+    /// `Conflict` for a node that is not configured to be a provider; `Internal` as above.
+    pub fn reset_policy(&self) -> Result<ProviderPolicy, NodeError> {
+        let configured = self.inner.core.config.provider.clone();
+        let configured = configured
+            .ok_or_else(|| NodeError::conflict("this node is not configured to be a provider"))?;
+        self.set_policy(Some(configured.clone()))?;
+        Ok(configured)
     }
 
     /// The offers that are published.

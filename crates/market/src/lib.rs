@@ -23,8 +23,8 @@ pub use document::{
 };
 pub use engine::{
     AgreementFilter, DEMAND_LIFE, ExcludedBy, MAX_NEGOTIATIONS_PER_NODE, MAX_PROVIDERS,
-    MAX_SUBSCRIPTIONS, Market, MarketError, MatchReport, NEGOTIATION_LIFE, Notice, Record,
-    SECOND_CHOICE,
+    MAX_SUBSCRIPTIONS, Market, MarketError, MatchReport, NEGOTIATION_LIFE, Negotiation, Notice,
+    Record, SECOND_CHOICE,
 };
 pub use event::MarketEvent;
 pub use message::{MarketMessage, Transmit, WireProposal};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::{Market, MarketError, Negotiation, Notice, Subscription, micros};
+use super::{Market, MarketError, Negotiation, Notice, Record, Subscription, micros};
 use crate::{
     Constraint, Exclusion, MarketEvent, Offer, ProposalId, ProposalState, Side, SubscriptionId,
 };
@@ -130,6 +130,8 @@ impl Market {
             answers: None,
             answered: false,
             state: ProposalState::Initial,
+            why: None,
+            told: false,
             retired: false,
             made: micros(now),
             draft: offer.draft.clone(),
@@ -137,6 +139,7 @@ impl Market {
             offer_made: offer.timestamp,
             demand: id.clone(),
             demand_made: demand.made,
+            kept: false,
         };
         let event = MarketEvent::ProposalEvent {
             event_date: micros(now),
@@ -151,26 +154,36 @@ impl Market {
 
     /// Forgets the proposals of offers that are gone, unless the provider knows of them.
     pub(super) fn withdraw(&mut self, offers: &[SubscriptionId]) {
-        for negotiation in self.initial_of(offers) {
-            negotiation.state = ProposalState::Expired;
-        }
+        self.change_initial_of(offers, |negotiation| negotiation.state = ProposalState::Expired);
         self.forget(offers);
     }
 
     /// As [`withdraw`](Self::withdraw), for offers that others have taken the place of: proposals
     /// that a client has fetched may be answered.
     pub(super) fn retire(&mut self, now: DateTime<Utc>, offers: &[SubscriptionId]) {
-        for negotiation in self.initial_of(offers) {
+        self.change_initial_of(offers, |negotiation| {
             negotiation.retired = true;
             negotiation.made = micros(now);
-        }
+        });
         self.forget(offers);
     }
 
-    fn initial_of(&mut self, offers: &[SubscriptionId]) -> impl Iterator<Item = &mut Negotiation> {
-        self.negotiations
-            .values_mut()
-            .filter(|n| n.state == ProposalState::Initial && offers.contains(&n.offer))
+    /// After a restart: offers that are heard of again stand.
+    pub(super) fn stand_again(&mut self, offers: &[Offer]) {
+        let ids: Vec<_> = offers.iter().map(|offer| offer.offer_id.clone()).collect();
+        self.change_initial_of(&ids, |negotiation| negotiation.retired = false);
+    }
+
+    fn change_initial_of(&mut self, offers: &[SubscriptionId], change: impl Fn(&mut Negotiation)) {
+        for (id, negotiation) in &mut self.negotiations {
+            if negotiation.state == ProposalState::Initial && offers.contains(&negotiation.offer) {
+                change(negotiation);
+                if negotiation.kept {
+                    let (proposal, negotiation) = (id.clone(), Box::new(negotiation.clone()));
+                    self.records.push_back(Record::Negotiation { proposal, negotiation });
+                }
+            }
+        }
     }
 
     fn forget(&mut self, offers: &[SubscriptionId]) {

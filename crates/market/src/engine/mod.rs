@@ -5,6 +5,7 @@ mod exchange;
 mod matching;
 mod negotiation;
 mod preference;
+mod record;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -17,18 +18,19 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use gvpn_identity::Identity;
 use gvpn_model::{AgreementId, EventLog, NodeId, whole_micros};
-use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_256};
 
 use crate::{
-    Agreement, AgreementChange, AgreementState, BookChange, ConstraintError, Demand, Draft,
-    MarketMessage, Offer, OfferBook, PropertyError, ProposalId, ProposalState, Reason, SheetError,
-    Side, SignedSheet, SubscriptionId, Transmit,
+    Agreement, AgreementChange, AgreementState, BookChange, ConstraintError, MarketMessage, Offer,
+    OfferBook, PropertyError, ProposalId, Reason, SheetError, Side, SignedSheet, SubscriptionId,
+    Transmit,
 };
 pub use agreements::AgreementFilter;
 pub use matching::{ExcludedBy, MatchReport};
+pub use negotiation::Negotiation;
 use preference::Engaged;
 pub use preference::SECOND_CHOICE;
+pub use record::Record;
 use subscription::Subscription;
 
 /// Most offers and demands of this node's clients.
@@ -37,7 +39,7 @@ pub const MAX_SUBSCRIPTIONS: usize = 1024;
 pub const MAX_NEGOTIATIONS_PER_NODE: usize = 256;
 /// Most providers whose offers are kept.
 pub const MAX_PROVIDERS: usize = 20_000;
-/// How long a demand lasts that its client does not end.
+/// How long a demand or an offer lasts that its client does not end.
 pub const DEMAND_LIFE: TimeDelta = TimeDelta::hours(24);
 /// How long a negotiation lasts after its last message.
 pub const NEGOTIATION_LIFE: TimeDelta = TimeDelta::hours(1);
@@ -104,82 +106,6 @@ pub enum Notice {
     },
 }
 
-/// What has to survive a restart. A record replaces earlier ones of the same key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Record {
-    /// A demand.
-    Demand {
-        /// The demand.
-        demand: Demand,
-        /// When it ends.
-        expires: DateTime<Utc>,
-    },
-    /// A demand is over.
-    DemandEnded(SubscriptionId),
-    /// An agreement.
-    Agreement {
-        /// The agreement.
-        agreement: Box<Agreement>,
-        /// This node's side of it.
-        side: Side,
-        /// The terms as signed.
-        terms: String,
-    },
-    /// An agreement's event.
-    AgreementEvent {
-        /// When.
-        date: DateTime<Utc>,
-        /// About which.
-        agreement: AgreementId,
-        /// What.
-        change: AgreementChange,
-    },
-}
-
-impl Record {
-    /// The key under which the record is kept.
-    pub fn key(&self) -> String {
-        match self {
-            Self::Demand { demand, .. } => format!("demand/{}", demand.demand_id),
-            Self::DemandEnded(id) => format!("demand/{id}"),
-            Self::Agreement { agreement, .. } => format!("agreement/{}", agreement.agreement_id),
-            Self::AgreementEvent { date, .. } => format!("event/{}", date.timestamp_micros()),
-        }
-    }
-
-    /// Whether the record says that its key can be deleted.
-    pub fn is_end(&self) -> bool {
-        matches!(self, Self::DemandEnded(_))
-    }
-}
-
-struct Negotiation {
-    subscription: SubscriptionId,
-    side: Side,
-    peer: NodeId,
-    issuer: NodeId,
-    answers: Option<ProposalId>,
-    answered: bool,
-    state: ProposalState,
-    /// The offer is off its provider's sheet; who has heard of it may still answer it.
-    retired: bool,
-    made: DateTime<Utc>,
-    draft: Draft,
-    offer: SubscriptionId,
-    offer_made: DateTime<Utc>,
-    demand: SubscriptionId,
-    demand_made: DateTime<Utc>,
-}
-
-impl Negotiation {
-    /// Whether it ends by itself some time after its last message. A proposal of an offer that
-    /// stands does not.
-    fn passes(&self) -> bool {
-        self.state != ProposalState::Initial || self.retired
-    }
-}
-
 struct Deal {
     agreement: Agreement,
     side: Side,
@@ -226,35 +152,6 @@ impl Market {
         }
     }
 
-    /// Takes back what was kept before a restart. Agreements in force are not noticed again.
-    pub fn restore(&mut self, now: DateTime<Utc>, records: impl IntoIterator<Item = Record>) {
-        let mut events = Vec::new();
-        for record in records {
-            match record {
-                Record::Demand { demand, expires } if expires > now => {
-                    self.restore_demand(now, demand, expires);
-                }
-                Record::Demand { demand, .. } => {
-                    self.records.push_back(Record::DemandEnded(demand.demand_id));
-                }
-                Record::DemandEnded(_) => {}
-                Record::Agreement { agreement, side, terms } => {
-                    let deal = Deal { agreement: *agreement, side, terms, proposal: None };
-                    self.engaged.follow(&deal);
-                    self.deals.insert(deal.agreement.agreement_id, deal);
-                }
-                Record::AgreementEvent { date, agreement, change } => {
-                    events.push((date, agreement, change));
-                }
-            }
-        }
-        events.sort_by_key(|(date, ..)| *date);
-        for (date, agreement, change) in events {
-            self.events.restore(date, (agreement, change));
-        }
-        self.refuse_what_was_pending(now);
-    }
-
     /// A provider's offers, as learned from a relay or another node.
     ///
     /// # Errors
@@ -271,6 +168,7 @@ impl Market {
         } else {
             self.retire(now, &removed)
         }
+        self.stand_again(&added);
         let demands: Vec<_> = self.demand_ids();
         for offer in added {
             let offer = Arc::new(offer);
@@ -317,7 +215,7 @@ impl Market {
         for id in over {
             self.end_subscription(&id);
         }
-        self.negotiations.retain(|_, n| !n.passes() || n.made + NEGOTIATION_LIFE > now);
+        self.drop_negotiations(|n| n.passes() && n.made + NEGOTIATION_LIFE <= now);
         self.expire_agreements(now);
         self.reconsider(now);
         self.judge(now);
@@ -349,6 +247,7 @@ impl Market {
                 agreement: Box::new(deal.agreement.clone()),
                 side: deal.side,
                 terms: deal.terms.clone(),
+                proposal: deal.proposal.clone(),
             });
         }
     }

@@ -9,7 +9,7 @@ use super::{
     DEMAND_LIFE, MAX_SUBSCRIPTIONS, Market, MarketError, NEGOTIATION_LIFE, Record, micros, unknown,
 };
 use crate::{
-    Constraint, Demand, Draft, MarketEvent, Offer, OfferSheet, ProposalState, Side, SubscriptionId,
+    Constraint, Demand, Draft, MarketEvent, Offer, OfferSheet, ProposalId, Side, SubscriptionId,
 };
 
 /// Most events that wait for a client that does not collect them; newer ones are dropped.
@@ -21,6 +21,8 @@ pub(super) struct Subscription {
     pub(super) constraint: Constraint,
     pub(super) made: DateTime<Utc>,
     pub(super) expires: Option<DateTime<Utc>>,
+    /// Whether it survives a restart, with what is bargained about it.
+    pub(super) lasting: bool,
     /// Whether an offer is on the sheet; one that is not may still be negotiated about.
     pub(super) published: bool,
     pub(super) events: VecDeque<MarketEvent>,
@@ -52,10 +54,10 @@ impl Market {
         now: DateTime<Utc>,
         draft: Draft,
     ) -> Result<SubscriptionId, MarketError> {
-        let expires = Some(now + DEMAND_LIFE);
-        let id = self.subscribe(now, Side::Requestor, draft, expires)?;
+        let expires = now + DEMAND_LIFE;
+        let id = self.subscribe(now, Side::Requestor, draft, Some(expires))?;
         if let Some(demand) = self.demand(&id) {
-            self.records.push_back(Record::Demand { demand, expires: now + DEMAND_LIFE });
+            self.records.push_back(Record::Demand { demand, expires });
         }
         self.offer_all_to(now, &id);
         Ok(id)
@@ -66,6 +68,24 @@ impl Market {
     /// # Errors
     /// As [`subscribe_demand`](Self::subscribe_demand).
     pub fn subscribe_offer(
+        &mut self,
+        now: DateTime<Utc>,
+        draft: Draft,
+    ) -> Result<SubscriptionId, MarketError> {
+        let expires = now + DEMAND_LIFE;
+        let id = self.subscribe(now, Side::Provider, draft, Some(expires))?;
+        if let Some(offer) = self.offer(&id) {
+            self.records.push_back(Record::Offer { offer, expires });
+        }
+        Ok(id)
+    }
+
+    /// As [`subscribe_offer`](Self::subscribe_offer), for who makes its offers anew at each start:
+    /// the offer does not survive a restart, and does not end by itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe_passing_offer(
         &mut self,
         now: DateTime<Utc>,
         draft: Draft,
@@ -107,16 +127,8 @@ impl Market {
 
     /// This node's offers.
     pub fn offers(&self) -> Vec<Offer> {
-        self.subscriptions
-            .iter()
-            .filter(|(_, s)| s.side == Side::Provider)
-            .map(|(id, s)| Offer {
-                offer_id: id.clone(),
-                provider_id: self.me,
-                timestamp: s.made,
-                draft: s.draft.clone(),
-            })
-            .collect()
+        let offers = self.subscriptions.iter().filter(|(_, s)| s.side == Side::Provider);
+        offers.filter_map(|(id, _)| self.offer(id)).collect()
     }
 
     /// This node's offers, to be signed and given to the relays.
@@ -142,11 +154,26 @@ impl Market {
         deadline: DateTime<Utc>,
     ) -> Result<LongPoll<MarketEvent>, MarketError> {
         self.subscription(side, id)?;
-        let events = match self.subscriptions.get_mut(id) {
+        let events: Vec<_> = match self.subscriptions.get_mut(id) {
             Some(s) => s.events.drain(..max.min(s.events.len())).collect(),
             None => Vec::new(),
         };
+        events.iter().for_each(|event| self.told(event));
         Ok(LongPoll::decide(events, now, deadline))
+    }
+
+    /// A client has heard of a proposal: it does not hear of it again after a restart.
+    fn told(&mut self, event: &MarketEvent) {
+        let proposal = match event {
+            MarketEvent::ProposalEvent { proposal, .. } => &proposal.proposal_id,
+            MarketEvent::ProposalRejectedEvent { proposal_id, .. } => proposal_id,
+            MarketEvent::AgreementEvent { .. } => return,
+        };
+        let Some(id) = ProposalId::read(proposal) else { return };
+        if let Some(negotiation) = self.negotiations.get_mut(&id) {
+            negotiation.told = true;
+        }
+        self.keep_negotiation(&id);
     }
 
     pub(super) fn subscription(
@@ -168,36 +195,39 @@ impl Market {
 
     pub(super) fn end_subscription(&mut self, id: &SubscriptionId) {
         let Some(ended) = self.subscriptions.remove(id) else { return };
-        self.negotiations.retain(|_, n| {
-            n.subscription != *id
-                || matches!(n.state, ProposalState::Draft | ProposalState::Accepted)
-        });
-        if ended.side == Side::Requestor {
-            self.records.push_back(Record::DemandEnded(id.clone()));
+        self.drop_negotiations(|n| n.subscription == *id && !n.outlives_its_subscription());
+        if ended.lasting {
+            self.records.push_back(over(ended.side, id.clone()));
         }
     }
 
-    pub(super) fn restore_demand(
+    pub(super) fn restore_subscription(
         &mut self,
         now: DateTime<Utc>,
-        demand: Demand,
+        (side, id): (Side, SubscriptionId),
+        made: DateTime<Utc>,
+        draft: Draft,
         expires: DateTime<Utc>,
     ) {
-        let Ok(constraint) = demand.draft.parse_constraints() else { return };
+        let constraint = match draft.parse_constraints() {
+            Ok(constraint) if expires > now => constraint,
+            _ => return self.records.push_back(over(side, id)),
+        };
         let subscription = Subscription {
-            side: Side::Requestor,
-            draft: demand.draft,
+            side,
+            draft,
             constraint,
-            made: demand.timestamp,
+            made,
             expires: Some(expires),
-            published: false,
+            lasting: true,
+            published: true,
             events: VecDeque::new(),
             offered: BTreeSet::new(),
             held: BTreeSet::new(),
             touched: now,
-            judged: false,
+            judged: side == Side::Provider,
         };
-        self.subscriptions.insert(demand.demand_id, subscription);
+        self.subscriptions.insert(id, subscription);
     }
 
     fn subscribe(
@@ -221,6 +251,7 @@ impl Market {
             constraint,
             made,
             expires,
+            lasting: expires.is_some(),
             published: true,
             events: VecDeque::new(),
             offered: BTreeSet::new(),
@@ -232,6 +263,16 @@ impl Market {
         Ok(id)
     }
 
+    fn offer(&self, id: &SubscriptionId) -> Option<Offer> {
+        let s = self.subscriptions.get(id)?;
+        Some(Offer {
+            offer_id: id.clone(),
+            provider_id: self.me,
+            timestamp: s.made,
+            draft: s.draft.clone(),
+        })
+    }
+
     fn demand(&self, id: &SubscriptionId) -> Option<Demand> {
         let s = self.subscriptions.get(id)?;
         Some(Demand {
@@ -240,5 +281,12 @@ impl Market {
             timestamp: s.made,
             draft: s.draft.clone(),
         })
+    }
+}
+
+fn over(side: Side, id: SubscriptionId) -> Record {
+    match side {
+        Side::Requestor => Record::DemandEnded(id),
+        Side::Provider => Record::OfferEnded(id),
     }
 }

@@ -72,7 +72,7 @@ impl Markets {
                 let _ = market.retire_offer(now, id);
             }
             for draft in wanted {
-                match market.subscribe_offer(now, draft) {
+                match market.subscribe_passing_offer(now, draft) {
                     Ok(id) => drop(mine.insert(id)),
                     Err(error) => tracing::warn!(%error, "an offer was not made"),
                 }

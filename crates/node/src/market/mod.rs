@@ -99,9 +99,7 @@ impl Markets {
         let result = {
             let mut engine = self.inner.engine.lock();
             let result = action(&mut engine, Utc::now());
-            while let Some(record) = engine.poll_record() {
-                self.keep(&record);
-            }
+            self.keep_records(&mut engine);
             transmits.extend(std::iter::from_fn(|| engine.poll_transmit()));
             notices.extend(std::iter::from_fn(|| engine.poll_notice()));
             result
@@ -130,7 +128,12 @@ impl Markets {
         let mut ticks = self.inner.ticks.subscribe();
         loop {
             ticks.borrow_and_update();
-            let answer = ask(&mut self.inner.engine.lock(), Utc::now(), deadline)?;
+            let answer = {
+                let mut engine = self.inner.engine.lock();
+                let answer = ask(&mut engine, Utc::now(), deadline)?;
+                self.keep_records(&mut engine);
+                answer
+            };
             let until = match answer {
                 LongPoll::Answer(found) => return Ok(found),
                 LongPoll::Wait(until) => until,
@@ -139,6 +142,12 @@ impl Markets {
             // The clock that ends the wait may tick a little ahead of the one that decides.
             let left = left + Duration::from_millis(1);
             let _ = tokio::time::timeout(left, ticks.changed()).await;
+        }
+    }
+
+    fn keep_records(&self, engine: &mut Market) {
+        while let Some(record) = engine.poll_record() {
+            self.keep(&record);
         }
     }
 

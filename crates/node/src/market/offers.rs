@@ -182,7 +182,7 @@ impl Markets {
     }
 
     async fn ask(&self, node: NodeId, request: &OfferRequest) -> Result<OfferReply, NodeError> {
-        self.inner.core.peers.request(node, OFFERS, request).await
+        self.inner.core.peers.poll(node, OFFERS, request).await
     }
 
     /// Answers who asks this node for its own offers.

@@ -65,8 +65,11 @@ impl Market {
         let by = deal.side.other();
         let theirs = deal.agreement.party(by) == from
             && signature.verify(from, TERMINATED, id.as_bytes()).is_ok();
-        if theirs && deal.agreement.state == AgreementState::Approved {
-            self.ended(now, id, by, signature, reason);
+        match deal.agreement.state {
+            AgreementState::Approved if theirs => self.ended(now, id, by, signature, reason),
+            // Its approval did not arrive.
+            AgreementState::Pending if theirs => self.on_agreement_rejected(now, from, id, reason),
+            _ => {}
         }
     }
 

@@ -8,7 +8,7 @@ use super::{APPROVED, PROPOSED, query::over};
 use crate::{
     AgreementChange, AgreementState, MarketEvent, MarketMessage, ProposalId, ProposalState, Reason,
     Side, Terms,
-    engine::{Market, MarketError, micros},
+    engine::{Deal, Market, MarketError, micros},
 };
 
 impl Market {
@@ -31,8 +31,8 @@ impl Market {
             }
             state => return Err(over(id, state)),
         }
-        let signature = self.identity.sign(APPROVED, deal.terms.as_bytes());
         let (to, date) = (deal.agreement.demand.requestor_id, micros(now));
+        let signature = self.identity.sign(APPROVED, deal.terms.as_bytes());
         let message =
             MarketMessage::ApproveAgreement { agreement: id, date, signature: signature.clone() };
         self.send(to, message);
@@ -79,6 +79,10 @@ impl Market {
     ) {
         let Ok(parsed) = serde_json::from_str::<Terms>(terms) else { return };
         let id = parsed.agreement_id;
+        let known = self.deals.get(&id).filter(|d| d.agreement.party(Side::Requestor) == from);
+        if known.is_some_and(|d| d.side == Side::Provider && d.terms == terms) {
+            return self.say_again(from, id);
+        }
         if let Err(reason) = self.admit_agreement(now, from, proposal, terms, parsed, signature) {
             let reason = Some(Reason::new(reason));
             self.send(from, MarketMessage::RejectAgreement { agreement: id, reason });
@@ -98,6 +102,24 @@ impl Market {
             self.amend(id, |a| a.state = AgreementState::Cancelled);
             self.log(now, id, AgreementChange::AgreementCancelledEvent { reason });
         }
+    }
+
+    /// The requestor was started anew and does not know whether its agreement arrived, or has not
+    /// heard the answer.
+    fn say_again(&mut self, to: NodeId, id: AgreementId) {
+        let Some(Deal { agreement, terms, .. }) = self.deals.get(&id) else { return };
+        let message = match (agreement.state, agreement.approved_date) {
+            (AgreementState::Pending, _) => return,
+            (AgreementState::Approved, Some(date)) => {
+                let signature = self.identity.sign(APPROVED, terms.as_bytes());
+                MarketMessage::ApproveAgreement { agreement: id, date, signature }
+            }
+            (state, _) => {
+                let reason = Some(Reason::new(over(id, state).to_string()));
+                MarketMessage::RejectAgreement { agreement: id, reason }
+            }
+        };
+        self.send(to, message);
     }
 
     /// After a restart nobody remembers what a provider's client was to decide.
@@ -158,6 +180,7 @@ impl Market {
         if let Some(negotiation) = self.negotiations.get_mut(proposal) {
             negotiation.state = ProposalState::Accepted;
         }
+        self.keep_negotiation(proposal);
         let event = self.deals.get(&id).map(|deal| MarketEvent::AgreementEvent {
             event_date: micros(now),
             agreement: Box::new(deal.agreement.clone()),

@@ -61,6 +61,7 @@ impl Market {
         if let Some(negotiation) = self.negotiations.get_mut(&id) {
             negotiation.state = ProposalState::Accepted;
         }
+        self.keep_negotiation(&id);
         Ok(agreement_id)
     }
 
@@ -84,21 +85,31 @@ impl Market {
             state => return Err(over(id, state)),
         }
         let demand = deal.agreement.demand.demand_id.clone();
-        let proposal = deal.proposal.clone().ok_or_else(|| unknown("proposal of agreement", id))?;
-        let (terms, to) = (deal.terms.clone(), deal.agreement.offer.provider_id);
+        if deal.proposal.is_none() {
+            return Err(unknown("proposal of agreement", id));
+        }
+        let to = deal.agreement.offer.provider_id;
         if self.has_better(&demand, to) || !self.may_have(now, &demand, to) {
             self.leave_alone(now, id, session);
             return Ok(());
         }
         self.touch(now, &demand);
-        let signature = self.identity.sign(PROPOSED, terms.as_bytes());
         self.amend(id, |a| {
             a.state = AgreementState::Pending;
             a.app_session_id = session;
-            a.proposed_signature = Some(hex::encode(signature.as_bytes()));
         });
-        self.send(to, MarketMessage::ProposeAgreement { proposal, terms, signature });
+        self.propose_agreement(id);
         Ok(())
+    }
+
+    /// Signs an agreement and sends it to the provider, who may have it already.
+    pub(in crate::engine) fn propose_agreement(&mut self, id: AgreementId) {
+        let Some(deal) = self.deals.get(&id) else { return };
+        let Some(proposal) = deal.proposal.clone() else { return };
+        let (terms, to) = (deal.terms.clone(), deal.agreement.offer.provider_id);
+        let signature = self.identity.sign(PROPOSED, terms.as_bytes());
+        self.amend(id, |a| a.proposed_signature = Some(hex::encode(signature.as_bytes())));
+        self.send(to, MarketMessage::ProposeAgreement { proposal, terms, signature });
     }
 
     /// Takes an agreement back before the provider has answered.

@@ -4,6 +4,7 @@ mod agreements;
 mod hostile;
 mod negotiation;
 mod preference;
+mod restart;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gvpn_identity::Identity;
@@ -11,7 +12,7 @@ use gvpn_model::{AgreementId, LongPoll};
 use serde_json::json;
 
 use super::*;
-use crate::{MarketEvent, Proposal};
+use crate::{Draft, MarketEvent, Proposal, ProposalState};
 
 pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
@@ -37,12 +38,14 @@ pub(super) fn demand(constraints: &str) -> Draft {
 pub(super) struct World {
     pub(super) now: DateTime<Utc>,
     pub(super) nodes: Vec<Market>,
+    /// What each has kept.
+    pub(super) kept: Vec<BTreeMap<String, Record>>,
 }
 
 impl World {
     pub(super) fn new(count: u8) -> Self {
         let nodes = (0..count).map(|i| Market::new(Identity::generate(), [i; 32])).collect();
-        Self { now: at(0), nodes }
+        Self { now: at(0), nodes, kept: vec![BTreeMap::new(); count.into()] }
     }
 
     pub(super) fn pass(&mut self, seconds: i64) {

@@ -4,7 +4,10 @@
 
 mod rig;
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use gvpn_sdk::{Client, Error, Rental, Run, Wish};
 use rig::{Daemon, Rig, eventually};
@@ -166,4 +169,22 @@ async fn a_provider_is_gone() {
     let Error::NoProvider { refusals, .. } = &error else { panic!("{error}") };
     assert!(refusals.iter().any(|r| r.contains("cannot be reached")), "{error}");
     drop(world.rig);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_silent() {
+    let world = World::new(&[]).await;
+    let rental = world.rent().await;
+    let provider = rental.provider().unwrap().to_string();
+    world.provider.pause();
+    let start = Instant::now();
+    let error = rental.run("true").await.unwrap_err().to_string();
+    let silent = start.elapsed();
+    assert!(error.contains(&provider) && error.contains("does not answer"), "{error}");
+    assert!(silent < Duration::from_secs(15), "it took {silent:?} to say that {error}");
+    world.provider.resume();
+    // Not long enough to be given up.
+    if start.elapsed() < Duration::from_secs(12) {
+        eventually("the payload runs on", async || rental.run("true").await.is_ok()).await;
+    }
 }

@@ -54,7 +54,15 @@ pub(crate) struct Conn {
     /// The peer's certificate, which is made anew at each of its starts.
     certificate: CertificateDer<'static>,
     commands: mpsc::UnboundedSender<Command>,
-    keepers: Mutex<Vec<Duration>>,
+    keepers: Mutex<Keepers>,
+}
+
+/// Who wants the connection kept alive.
+#[derive(Debug, Default)]
+struct Keepers {
+    intervals: Vec<Duration>,
+    /// A task sees to it.
+    served: bool,
 }
 
 /// What the control stream's task is told to do.
@@ -79,6 +87,7 @@ impl Conn {
         let (node, certificate) = identify(&quic)?;
         let peer = shared.peer(node);
         link.establish(&peer.path);
+        peer.path.set_silent(false);
         let (commands, inbox) = mpsc::unbounded_channel();
         let conn = Arc::new(Self {
             quic,
@@ -130,11 +139,21 @@ impl Conn {
         }
     }
 
+    /// Returns once nothing at all was heard of the peer for `limit`, however often asked; never if
+    /// something is.
+    pub(crate) async fn silence(&self, limit: Duration) {
+        let before = self.received();
+        tokio::time::sleep(limit).await;
+        if self.received() != before {
+            std::future::pending().await
+        }
+    }
+
     /// Keeps the connection alive, and notices when the peer is dead, until released as often.
     pub(crate) fn keep(self: &Arc<Self>, interval: Duration) {
         let mut keepers = self.keepers.lock();
-        keepers.push(interval);
-        if keepers.len() == 1 {
+        keepers.intervals.push(interval);
+        if !std::mem::replace(&mut keepers.served, true) {
             let conn = Arc::clone(self);
             tokio::spawn(async move { conn.keep_alive().await });
         }
@@ -142,9 +161,9 @@ impl Conn {
 
     /// Ends one [`keep`](Self::keep) of this interval.
     pub(crate) fn release(&self, interval: Duration) {
-        let mut keepers = self.keepers.lock();
-        if let Some(at) = keepers.iter().position(|k| *k == interval) {
-            keepers.swap_remove(at);
+        let intervals = &mut self.keepers.lock().intervals;
+        if let Some(at) = intervals.iter().position(|k| *k == interval) {
+            intervals.swap_remove(at);
         }
     }
 
@@ -155,6 +174,7 @@ impl Conn {
         tokio::time::sleep(limit).await;
         let alive = self.usable() && self.received() != before;
         if !alive {
+            self.path.set_silent(true);
             self.quic.close(CODE_DEAD, b"no answer");
         }
         alive
@@ -162,7 +182,7 @@ impl Conn {
 
     async fn keep_alive(&self) {
         let mut heard = (self.received(), Instant::now());
-        while let Some(interval) = self.shortest_interval().filter(|_| self.usable()) {
+        while let Some(interval) = self.shortest_interval() {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 _ = self.quic.closed() => return,
@@ -173,6 +193,7 @@ impl Conn {
             }
             if heard.1.elapsed() > interval * GIVE_UP {
                 tracing::info!(peer = %self.node, "peer does not answer");
+                self.path.set_silent(true);
                 self.quic.close(CODE_DEAD, b"no answer to keep-alives");
                 return;
             }
@@ -180,8 +201,12 @@ impl Conn {
         }
     }
 
+    /// How often a sign of life is wanted now. Where none is, the task ends.
     fn shortest_interval(&self) -> Option<Duration> {
-        self.keepers.lock().iter().min().copied()
+        let mut keepers = self.keepers.lock();
+        let shortest = keepers.intervals.iter().min().copied().filter(|_| self.usable());
+        keepers.served = shortest.is_some();
+        shortest
     }
 
     /// A certificate that differs from that of earlier connections means that the peer was

@@ -28,9 +28,9 @@ use crate::{
     socket::Socket,
 };
 
-/// How long a connection that was there before may take to open a stream before a new one is
-/// made: the peer may have gone without a word.
-const UNNOTICED: Duration = Duration::from_secs(3);
+/// How long a connection that was there before may be silent when a stream is opened on it before
+/// a new one is made: the peer may have gone without a word.
+const UNNOTICED: Duration = Duration::from_secs(2);
 /// How long peers are given to take note of the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -188,7 +188,14 @@ impl Net {
         let shared = self.shared();
         let peer = shared.peer(node);
         let conn = peer.connect(shared).await?;
-        match Stream::open_within(&conn, service, UNNOTICED).await {
+        let result = tokio::select! {
+            result = Stream::open(&conn, service) => result,
+            () = conn.silence(UNNOTICED) => {
+                peer.path.set_silent(true);
+                Err(conn.error("nothing is heard of it"))
+            }
+        };
+        match result {
             // The connection may have died unnoticed: the peer is given one more chance.
             Err(NetError::Closed { .. } | NetError::Unreachable { .. }) => {
                 let conn = peer.reconnect(shared, true).await?;

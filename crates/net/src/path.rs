@@ -1,6 +1,14 @@
 //! Drives the path agent of one peer.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use gvpn_dataplane::{DataPlane, Hop, Route};
 use gvpn_model::NodeId;
@@ -30,6 +38,8 @@ pub(crate) struct PeerPath {
     plane: DataPlane,
     events: mpsc::UnboundedSender<PathEvent>,
     route: watch::Sender<Option<Hop>>,
+    /// Nothing was heard of the peer when it was to answer the last time.
+    silent: AtomicBool,
 }
 
 impl PeerPath {
@@ -41,11 +51,21 @@ impl PeerPath {
     ) -> Arc<Self> {
         let agent = Mutex::new(Agent::new(Timing::default(), seed));
         let route = watch::Sender::new(None);
-        Arc::new(Self { node, agent, wake: Notify::new(), plane, events, route })
+        let (wake, silent) = (Notify::new(), AtomicBool::new(false));
+        Arc::new(Self { node, agent, wake, plane, events, route, silent })
     }
 
     pub(crate) fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Whether nothing was heard of the peer when it was to answer the last time.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Tells the agent something and carries out what it says.

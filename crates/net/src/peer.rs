@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a node is called before it counts as unreachable.
 const CALL: Duration = Duration::from_secs(10);
+/// The same for a node of which nothing was heard any more, as long as nothing is.
+const CALL_SILENT: Duration = Duration::from_millis(3500);
 /// A connection younger than this is as good as a fresh one.
 const FRESH: Duration = Duration::from_millis(300);
 /// The most addresses that are taken from one peer at a time.
@@ -159,7 +161,8 @@ impl Peer {
         link: &Arc<Link>,
         look_up: bool,
     ) -> Result<Arc<Conn>, NetError> {
-        let deadline = tokio::time::Instant::now() + CALL;
+        let start = tokio::time::Instant::now();
+        let mut limit = if self.path.is_silent() { CALL_SILENT } else { CALL };
         let mut found = look_up.then(|| Relays::look_up(shared, self.node));
         let mut reason = None;
         while self.path.ask(|agent, _| agent.hops().next().is_none()) {
@@ -185,8 +188,14 @@ impl Peer {
                     Some(Err(why)) => reason = Some(why),
                     None => found = None,
                 },
-                () = tokio::time::sleep_until(deadline) => {
-                    return Err(self.unreachable(&format!("no answer within {CALL:?}"), reason));
+                () = tokio::time::sleep_until(start + limit) => {
+                    let heard = link.latest_hop().is_some();
+                    if heard && limit < CALL {
+                        limit = CALL;
+                        continue;
+                    }
+                    self.path.set_silent(!heard);
+                    return Err(self.unreachable(&format!("no answer within {limit:?}"), reason));
                 }
             }
         };

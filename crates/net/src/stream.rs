@@ -77,15 +77,6 @@ impl Stream {
 
     /// Opens a stream to a service; returns once the peer has accepted it.
     pub(crate) async fn open(conn: &Arc<Conn>, service: &str) -> Result<Self, NetError> {
-        Self::open_within(conn, service, OPEN).await
-    }
-
-    /// As [`open`](Self::open), with another limit.
-    pub(crate) async fn open_within(
-        conn: &Arc<Conn>,
-        service: &str,
-        limit: Duration,
-    ) -> Result<Self, NetError> {
         let opened = async {
             let (send, recv) = conn.quic.open_bi().await.map_err(|e| conn.error(&e.to_string()))?;
             let mut stream = Self::new(conn, send, recv);
@@ -103,10 +94,10 @@ impl Stream {
                 }
             }
         };
-        match tokio::time::timeout(limit, opened).await {
+        match tokio::time::timeout(OPEN, opened).await {
             Ok(result) => result,
             Err(_) => {
-                let reason = format!("no answer within {limit:?} when opening `{service}`");
+                let reason = format!("no answer within {OPEN:?} when opening `{service}`");
                 Err(NetError::Unreachable { node: conn.node, reason })
             }
         }
@@ -134,6 +125,12 @@ impl Stream {
             self.reader.keep = Some(Arc::clone(&keep));
             self.writer.keep = Some(keep);
         }
+    }
+
+    /// Ends [`keep_alive`](Self::keep_alive).
+    pub fn let_idle(&mut self) {
+        self.writer.keep = None;
+        self.reader.keep = None;
     }
 
     /// Says that nothing more will be written; reading goes on.

@@ -243,3 +243,38 @@ async fn a_goodbye_ends_streams_at_once() {
     let result = tokio::time::timeout(Duration::from_secs(5), stream.recv_msg::<u64>()).await;
     assert!(result.expect("the goodbye arrives").is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_went_without_a_word_is_given_up_within_seconds() {
+    let (a, b) = (node().await, node().await);
+    let wire = Wire::to(b.local_addrs()[0]).await;
+    a.add_peer_addrs(b.node_id(), vec![wire.addr]);
+    serve_echo(&b);
+    echo(&a, b.node_id(), b"before").await.unwrap();
+    wire.cut();
+    // On the old connection, and without one.
+    for _ in 0..2 {
+        let start = Instant::now();
+        let error = a.open(b.node_id(), "echo").await.unwrap_err();
+        assert!(matches!(error, NetError::Unreachable { .. }), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+    }
+    wire.mend();
+    echo(&a, b.node_id(), b"after").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_silent_for_a_while_is_waited_for() {
+    let (a, b) = (node().await, node().await);
+    let wire = Wire::to(b.local_addrs()[0]).await;
+    a.add_peer_addrs(b.node_id(), vec![wire.addr]);
+    serve_echo(&b);
+    echo(&a, b.node_id(), b"before").await.unwrap();
+    wire.cut();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        wire.mend();
+    };
+    let (opened, ()) = tokio::join!(echo(&a, b.node_id(), b"after"), later);
+    opened.unwrap();
+}

@@ -17,6 +17,9 @@ use crate::{ErrorKind, NodeError, proto};
 
 /// How long a peer may take to answer a request, unless the request says otherwise.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a peer is asked for a sign of life while it is to answer a request; after four times
+/// without one it is gone.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(1250);
 /// Bytes in flight between two services of one node.
 const LOCAL_BUFFER: usize = 256 << 10;
 
@@ -59,7 +62,8 @@ impl Peers {
         }
     }
 
-    /// One request, one answer; the stream stays open for what may follow.
+    /// One request, one answer; the stream stays open for what may follow. A peer that is slow has
+    /// until the limit, one that is dead is noticed before.
     pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         node: NodeId,
@@ -69,11 +73,31 @@ impl Peers {
     ) -> Result<(A, Channel), NodeError> {
         let exchange = async {
             let mut channel = self.open(node, service).await?;
-            proto::send(&mut channel, request).await.map_err(|e| broken(node, &e))?;
-            let answer = answer(node, &mut channel).await?;
+            if let Either::Left(stream) = &mut channel {
+                stream.keep_alive_every(SIGN_OF_LIFE);
+            }
+            let answer = exchange(node, &mut channel, request).await?;
+            if let Either::Left(stream) = &mut channel {
+                stream.let_idle();
+            }
             Ok((answer, channel))
         };
         timeout(limit, exchange).await.unwrap_or_else(|_| Err(late(node, limit)))
+    }
+
+    /// As [`request`](Self::request), for an answer that may come much later and that nobody waits
+    /// for: the peer is not asked for signs of life meanwhile.
+    pub(crate) async fn poll<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        request: &Q,
+    ) -> Result<A, NodeError> {
+        let exchange = async {
+            let mut channel = self.open(node, service).await?;
+            exchange(node, &mut channel, request).await
+        };
+        timeout(ANSWER_LIMIT, exchange).await.unwrap_or_else(|_| Err(late(node, ANSWER_LIMIT)))
     }
 
     /// One request, one answer.
@@ -140,6 +164,15 @@ impl Call {
         }
         let _ = self.channel.shutdown().await;
     }
+}
+
+async fn exchange<Q: Serialize, A: DeserializeOwned>(
+    node: NodeId,
+    channel: &mut Channel,
+    request: &Q,
+) -> Result<A, NodeError> {
+    proto::send(channel, request).await.map_err(|e| broken(node, &e))?;
+    answer(node, channel).await
 }
 
 /// Reads the answer to a request.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gvpn_model::{NetworkId, NodeId};
@@ -27,6 +27,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// How long a node may take to take a roster: it is small, and there is another attempt.
 const PUSH_LIMIT: Duration = Duration::from_secs(10);
 
+/// A node of which nothing is heard for so long is not waited for.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Tells member nodes about their networks.
 pub(crate) struct Pusher {
     core: Arc<Core>,
@@ -49,6 +52,8 @@ struct Reached {
     epoch: Option<u64>,
     hash: String,
     error: Option<NodeError>,
+    /// Attempts at which the node could not be reached.
+    failed: u64,
 }
 
 impl Pusher {
@@ -93,17 +98,21 @@ impl Pusher {
         limit: Duration,
     ) -> Result<(), NodeError> {
         let mut ticks = self.ticks.subscribe();
+        let failed = || self.reached.lock().get(&(network, node)).map_or(0, |r| r.failed);
+        let (start, before) = (Instant::now(), failed());
         if !self.is_current(network, node) {
             self.tell(network, &[node]);
         }
+        let silent = || start.elapsed() >= SILENCE && failed() > before;
         let current = async {
-            while !self.is_current(network, node) {
+            while !self.is_current(network, node) && !silent() {
                 if ticks.changed().await.is_err() {
                     break;
                 }
             }
         };
-        if tokio::time::timeout(limit, current).await.is_ok() {
+        let in_time = tokio::time::timeout(limit, current).await.is_ok();
+        if in_time && self.is_current(network, node) {
             return Ok(());
         }
         let reason = self.reached.lock().get(&(network, node)).and_then(|r| r.error.clone());
@@ -205,7 +214,10 @@ impl Pusher {
                 Ok(()) => pause = PAUSE.0,
                 Err(error) => {
                     tracing::debug!(%network, %node, %error, "the node was not told");
-                    self.note(network, node, |reached| reached.error = Some(error));
+                    self.note(network, node, |reached| {
+                        reached.failed += u64::from(error.kind == ErrorKind::Unreachable);
+                        reached.error = Some(error);
+                    });
                     queue.dirty.lock().get_or_insert_default().insert(network);
                     let _ = tokio::time::timeout(pause, queue.more.notified()).await;
                     pause = (pause * 2).min(PAUSE.1);
@@ -226,7 +238,7 @@ impl Pusher {
                 RosterReply::At { epoch: at, hash: got } if at == epoch && got == hash => {
                     self.core.store.remove_farewell(network, node)?;
                     self.note(network, node, |reached| {
-                        *reached = Reached { epoch: Some(epoch), hash, error: None };
+                        *reached = Reached { epoch: Some(epoch), hash, ..Reached::default() };
                     });
                     return Ok(());
                 }

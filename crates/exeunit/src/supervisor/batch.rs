@@ -182,6 +182,11 @@ impl Unit {
             self.set_state(ActivityState::Deployed, None).await;
             return Err(e.to_string());
         }
+        if let Err(reason) = self.make_volumes().await {
+            // What cannot be used as it was wanted does not run on.
+            let _ = self.died.send(reason.clone());
+            return Err(reason);
+        }
         self.started.set(Some(Instant::now()));
         self.set_state(ActivityState::Ready, None).await;
         tokio::task::spawn_local(self.clone().watch());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use gvpn_model::{ActivityState, DeployArgs, DeployNetwork, NetworkId, addressing};
 use gvpn_runtime::NetworkConfig;
 
-use super::Unit;
+use super::{Unit, volumes};
 
 /// What the runtimes of Golem print on `deploy`; clients read it.
 const DEPLOYED: &str = r#"{"valid": {"Ok": ""}, "vols": [], "startMode": "blocking"}"#;
@@ -24,8 +24,10 @@ impl Unit {
             networks.hostname = checked_hostname(hostname)?.to_owned();
         }
         check_env(args)?;
+        let volumes = volumes::paths(&args.volumes)?;
         networks.hosts = hosts;
         *self.env.borrow_mut() = args.env.clone();
+        *self.volumes.borrow_mut() = volumes;
         self.payload.set_env(args.env.clone());
         let payload = self.payload_with_image().await?;
         self.runtime.deploy(payload).await.map_err(|e| e.to_string())?;

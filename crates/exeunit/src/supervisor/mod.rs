@@ -7,6 +7,7 @@ mod fetch;
 mod networks;
 mod output;
 mod transfer;
+mod volumes;
 
 use std::{
     cell::{Cell, RefCell},
@@ -102,6 +103,8 @@ struct Unit {
     networks: Mutex<Networks>,
     /// Environment of every program, from `deploy`.
     env: RefCell<BTreeMap<String, String>>,
+    /// Paths of its volumes, from `deploy`.
+    volumes: RefCell<Vec<String>>,
     started: Cell<Option<Instant>>,
     /// What was used when it was measured last.
     used: Cell<Usage>,
@@ -136,6 +139,7 @@ impl Unit {
             state: Cell::new((ActivityState::Initialized, None)),
             networks,
             env: RefCell::default(),
+            volumes: RefCell::default(),
             started: Cell::default(),
             used: Cell::default(),
             running: Cell::default(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import stat
@@ -27,7 +28,7 @@ class Daemon:
         with open(self._log, "a") as log:
             self.process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, "RUST_LOG": os.environ.get("RUST_LOG", "info,gvpn_node=debug")},
+                env={**os.environ, "NO_COLOR": "1", "GVPN_LOG": os.environ.get("GVPN_LOG", "info,gvpn_node=debug")},
             )
 
     def ready(self):
@@ -36,7 +37,7 @@ class Daemon:
         url = self.directory / "api.url"
         while not url.exists():
             if not self.runs() or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} did not start:\n{self._log.read_text()[-2000:]}")
+                raise RuntimeError(f"{self.name} did not start:\n{self.last_words()}")
             time.sleep(0.05)
         self.url = url.read_text().strip()
         self.key = (self.directory / "appkey").read_text().strip()
@@ -53,6 +54,9 @@ class Daemon:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()}") from None
+
+    def last_words(self, lines=25):
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def runs(self):
         return self.process.poll() is None
@@ -81,7 +85,9 @@ class World:
         os.mknod(tun, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
         os.chmod(tun, 0o666)
         relay = f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
-        self.relay = self._start(gvpn, "relay", "relay", "--listen", relay)
+        self.relay = self._start(
+            gvpn, "relay", "relay", "--listen", relay, "--stream", "none", "--metrics", "none", "--workers", "1"
+        )
         common = ["--listen", "127.0.0.1:0", "--relay", relay, "--tun", str(tun), "--workers", "1"]
         # A client that lives on after a restart finds the requestor where it was.
         api = f"127.0.0.1:{free_port()}"
@@ -134,6 +140,10 @@ class World:
         found += [f"invoice {i['invoiceId']} is {i['status']}" for i in invoices if i["status"] != "SETTLED"]
         return found
 
+    def last_words(self):
+        """The ends of the daemons' logs."""
+        return [f"the log of {daemon.name} ends with:\n{daemon.last_words()}" for daemon in self.daemons]
+
     def stop(self):
         for daemon in reversed(self.daemons):
             daemon.stop()
@@ -144,6 +154,11 @@ def state(activity):
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody has, below those that the system gives to whoever wants any."""
+    while True:
+        with socket.socket(socket.AF_INET, kind) as s:
+            try:
+                s.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+                return s.getsockname()[1]
+            except OSError:
+                continue

@@ -167,12 +167,17 @@ impl Conn {
         }
     }
 
-    /// Closes the connection if the peer shows no sign of life within `limit`.
-    pub(crate) async fn must_answer(&self, limit: Duration) -> bool {
+    /// Whether the peer shows a sign of life within `limit`.
+    pub(crate) async fn answers(&self, limit: Duration) -> bool {
         let before = self.received();
         self.ping();
         tokio::time::sleep(limit).await;
-        let alive = self.usable() && self.received() != before;
+        self.usable() && self.received() != before
+    }
+
+    /// Closes the connection if the peer shows no sign of life within `limit`.
+    pub(crate) async fn must_answer(&self, limit: Duration) -> bool {
+        let alive = self.answers(limit).await;
         if !alive {
             self.path.set_silent(true);
             self.quic.close(CODE_DEAD, b"no answer");

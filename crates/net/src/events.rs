@@ -1,6 +1,7 @@
 //! Reacts to what the data plane and the path agents report.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use crate::{
 
 /// How long a connection may take to show that it lives before a new one is made.
 const POKE: Duration = Duration::from_millis(400);
+/// The same where packets wait for a lane: they wait longer than that.
+const POKE_FOR_LANE: Duration = Duration::from_secs(1);
 /// Both ends see a lane age at the same time; the one with the larger id waits for the other.
 const YIELD: Duration = Duration::from_secs(4);
 /// How often the clocks are compared, and the interfaces looked at where nothing reports changes.
@@ -131,9 +134,20 @@ async fn want_lane(shared: Arc<Shared>, node: NodeId, network: NetworkId) {
         tracing::debug!(%node, %network, "packets for a node that is not a member");
         return;
     }
-    match shared.peer(node).connect(&shared).await {
-        Ok(conn) => conn.command(Command::Want(network)),
-        Err(error) => tracing::info!(%node, %error, "no lane"),
+    let peer = shared.peer(node);
+    let asked = async {
+        let conn = peer.connect(&shared).await?;
+        conn.command(Command::Want(network));
+        // The peer may have been started anew since, and remember nothing.
+        if conn.answers(POKE_FOR_LANE).await {
+            return Ok(());
+        }
+        tracing::debug!(peer = %node, "silent peer is called anew for a lane");
+        renew_with(&shared, node, true, Some(network)).await
+    };
+    let asked: Result<(), NetError> = asked.await;
+    if let Err(error) = asked {
+        tracing::info!(%node, %error, "no lane");
     }
 }
 
@@ -157,8 +171,20 @@ pub(crate) async fn renew_now(
     node: NodeId,
     look_up: bool,
 ) -> Result<(), NetError> {
+    renew_with(shared, node, look_up, None).await
+}
+
+/// As [`renew_now`], with one lane more.
+async fn renew_with(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    look_up: bool,
+    more: Option<NetworkId>,
+) -> Result<(), NetError> {
     let conn = shared.peer(node).reconnect(shared, look_up).await?;
-    for network in shared.lanes.networks(node) {
+    let mut networks: BTreeSet<_> = shared.lanes.networks(node).into_iter().collect();
+    networks.extend(more);
+    for network in networks {
         if shared.allowed(network, node) {
             conn.command(Command::Want(network));
         }
@@ -172,12 +198,7 @@ async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
         Relays::doubt(&shared, relay);
     }
     let alive = match peer.usable() {
-        Some(conn) => {
-            let before = conn.received();
-            conn.ping();
-            tokio::time::sleep(POKE).await;
-            conn.usable() && conn.received() != before
-        }
+        Some(conn) => conn.answers(POKE).await,
         None => false,
     };
     if !alive {

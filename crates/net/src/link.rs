@@ -118,15 +118,18 @@ impl Link {
         state.established = true;
         state.flight.clear();
         let hops = std::mem::take(&mut state.hops);
-        let heard = if hops.is_empty() { state.answered } else { state.latest };
+        let called = hops.is_empty();
+        let heard = if called { state.answered } else { state.latest };
         let narrow = std::mem::take(&mut state.narrow);
         drop(state);
         path.tell(|agent, now| {
             for own in hops {
                 agent.handle_hint(now, own.hop);
             }
-            if let Some(hop) = heard {
-                agent.handle_heard(now, hop);
+            match heard {
+                Some(hop) if called => agent.handle_answered(now, hop),
+                Some(hop) => agent.handle_heard(now, hop),
+                None => {}
             }
             for hop in narrow {
                 agent.handle_narrow(hop);

@@ -151,6 +151,28 @@ async fn a_restarted_node_is_reached_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_packet_in_a_new_network_outlasts_a_connection_that_died_unnoticed() {
+    let p = pair().await;
+    blocking(|| p.here.reaches(&p.there));
+    // Started anew without a word, elsewhere.
+    p.wire.cut();
+    drop(p.b);
+    let b = node(p.b_identity.clone()).await;
+    p.a.add_peer_addrs(b.node_id(), b.local_addrs());
+    let second = Network::of(&[p.a.node_id(), b.node_id()]);
+    assert_ne!(second.id(), p.network.id());
+    let (here, there) = (Payload::new(&p.lab, 0), Payload::new(&p.lab, 1));
+    second.join(&p.a, 0, &here);
+    second.join(&b, 1, &there);
+    let (from, at) = (here.udp(), there.udp());
+    at.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    from.send_to(b"once", (v4(1), 7000)).unwrap();
+    let mut buffer = [0; 64];
+    let arrived = blocking(|| at.recv_from(&mut buffer));
+    assert_eq!(&buffer[..arrived.expect("it arrives").0], b"once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn traffic_moves_to_another_path_when_one_dies() {
     let p = pair().await;
     let second = Wire::to(p.b.local_addrs()[0]).await;

@@ -217,6 +217,18 @@ impl Agent {
         self.choose(now);
     }
 
+    /// The peer has answered a call that was sent on this hop: it is as alive as one that has answered
+    /// a probe, though it was not measured.
+    pub fn handle_answered(&mut self, now: Instant, hop: Hop) {
+        if self.find(hop).is_none() {
+            self.add_candidate(now, hop, Source::Heard);
+        }
+        if let Some(candidate) = self.find(hop) {
+            candidate.answered = Some(now);
+        }
+        self.handle_heard(now, hop);
+    }
+
     /// Something that is not known to be authentic came from here: worth a probe, no more.
     pub fn handle_hint(&mut self, now: Instant, hop: Hop) {
         self.add_candidate(now, hop, Source::Heard);

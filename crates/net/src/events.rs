@@ -143,6 +143,7 @@ async fn want_lane(shared: Arc<Shared>, node: NodeId, network: NetworkId) {
             return Ok(());
         }
         tracing::debug!(peer = %node, "silent peer is called anew for a lane");
+        peer.path.set_silent(true);
         renew_with(&shared, node, true, Some(network)).await
     };
     let asked: Result<(), NetError> = asked.await;
@@ -203,6 +204,7 @@ async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
     };
     if !alive {
         tracing::debug!(peer = %peer.node, "silent peer is called anew");
+        peer.path.set_silent(true);
         if let Err(error) = renew_now(&shared, peer.node, true).await {
             tracing::info!(peer = %peer.node, %error, "silent peer");
         }

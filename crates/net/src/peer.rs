@@ -26,6 +26,8 @@ use crate::{
 const CALL: Duration = Duration::from_secs(10);
 /// The same for a node of which nothing was heard any more, as long as nothing is.
 const CALL_SILENT: Duration = Duration::from_millis(3500);
+/// The least of it that is left to who had to wait for another call to fail.
+const CALL_AGAIN: Duration = Duration::from_millis(1500);
 /// A connection younger than this is as good as a fresh one.
 const FRESH: Duration = Duration::from_millis(300);
 /// The most addresses that are taken from one peer at a time.
@@ -122,10 +124,11 @@ impl Peer {
         if let Some(conn) = self.usable() {
             return Ok(conn);
         }
+        let asked = tokio::time::Instant::now();
         let _one = self.calling.lock().await;
         match self.usable() {
             Some(conn) => Ok(conn),
-            None => self.call(shared, true).await,
+            None => self.call(shared, true, asked).await,
         }
     }
 
@@ -135,10 +138,11 @@ impl Peer {
         shared: &Arc<Shared>,
         look_up: bool,
     ) -> Result<Arc<Conn>, NetError> {
+        let asked = tokio::time::Instant::now();
         let _one = self.calling.lock().await;
         match self.usable() {
             Some(conn) if conn.born.elapsed() < FRESH => Ok(conn),
-            _ => self.call(shared, look_up).await,
+            _ => self.call(shared, look_up, asked).await,
         }
     }
 
@@ -146,9 +150,10 @@ impl Peer {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         look_up: bool,
+        asked: tokio::time::Instant,
     ) -> Result<Arc<Conn>, NetError> {
         let link = shared.links.call(&self.path);
-        let result = self.call_on(shared, &link, look_up).await;
+        let result = self.call_on(shared, &link, look_up, asked).await;
         if result.is_err() {
             shared.links.remove(&link);
         }
@@ -160,9 +165,13 @@ impl Peer {
         shared: &Arc<Shared>,
         link: &Arc<Link>,
         look_up: bool,
+        asked: tokio::time::Instant,
     ) -> Result<Arc<Conn>, NetError> {
         let start = tokio::time::Instant::now();
-        let mut limit = if self.path.is_silent() { CALL_SILENT } else { CALL };
+        let mut limit = CALL;
+        if self.path.is_silent() {
+            limit = CALL_SILENT.saturating_sub(start - asked).max(CALL_AGAIN);
+        }
         let mut found = look_up.then(|| Relays::look_up(shared, self.node));
         let mut reason = None;
         while self.path.ask(|agent, _| agent.hops().next().is_none()) {

@@ -244,14 +244,32 @@ async fn a_goodbye_ends_streams_at_once() {
     assert!(result.expect("the goodbye arrives").is_err());
 }
 
+/// A node that serves `echo` in a runtime of its own, which comes to a stop without a word: no way
+/// leads to the node then.
+async fn mortal(identity: &Identity) -> (tokio::runtime::Runtime, Net) {
+    let others = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let identity = identity.clone();
+    let made = others.spawn(async {
+        let net = node_with(identity).await;
+        serve_echo(&net);
+        net
+    });
+    let net = made.await.unwrap();
+    (others, net)
+}
+
+async fn die(others: tokio::runtime::Runtime) {
+    let stop = move || others.shutdown_timeout(Duration::from_secs(30));
+    tokio::task::spawn_blocking(stop).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_went_without_a_word_is_given_up_within_seconds() {
-    let (a, b) = (node().await, node().await);
-    let wire = Wire::to(b.local_addrs()[0]).await;
-    a.add_peer_addrs(b.node_id(), vec![wire.addr]);
-    serve_echo(&b);
+async fn a_peer_that_died_without_a_word_is_given_up_within_seconds() {
+    let (a, identity) = (node().await, Identity::generate());
+    let (others, b) = mortal(&identity).await;
+    introduce(&a, &b);
     echo(&a, b.node_id(), b"before").await.unwrap();
-    wire.cut();
+    die(others).await;
     // On the old connection, and without one.
     for _ in 0..2 {
         let start = Instant::now();
@@ -259,22 +277,26 @@ async fn a_peer_that_went_without_a_word_is_given_up_within_seconds() {
         assert!(matches!(error, NetError::Unreachable { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
     }
-    wire.mend();
+    let (others, b) = mortal(&identity).await;
+    introduce(&a, &b);
     echo(&a, b.node_id(), b"after").await.unwrap();
+    die(others).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_silent_for_a_while_is_waited_for() {
-    let (a, b) = (node().await, node().await);
-    let wire = Wire::to(b.local_addrs()[0]).await;
-    a.add_peer_addrs(b.node_id(), vec![wire.addr]);
-    serve_echo(&b);
+async fn a_peer_that_is_back_within_seconds_is_waited_for() {
+    let (a, identity) = (node().await, Identity::generate());
+    let (others, b) = mortal(&identity).await;
+    introduce(&a, &b);
     echo(&a, b.node_id(), b"before").await.unwrap();
-    wire.cut();
-    let later = async {
+    die(others).await;
+    let back = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        wire.mend();
+        let (others, b) = mortal(&identity).await;
+        introduce(&a, &b);
+        (others, b)
     };
-    let (opened, ()) = tokio::join!(echo(&a, b.node_id(), b"after"), later);
+    let (opened, (others, _b)) = tokio::join!(echo(&a, b.node_id(), b"after"), back);
     opened.unwrap();
+    die(others).await;
 }

@@ -61,6 +61,37 @@ async fn offers_say_what_was_seen_to_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn machines_are_offered_as_what_they_are_and_join_networks() {
+    let machine = gvpn_runtime::Machine::UserMode;
+    if let Err(why) = machine.probe() {
+        println!("MISSING, not tested: {why}");
+        return;
+    }
+    let rig = Rig::new().await;
+    let config = "[provider]\nruntimes = [\"vm-uml\", \"sandbox\"]\n";
+    let provider = rig.provider_with("machines", config, &[]).await;
+    eventually("both are offered", async || offers(&provider).await.len() == 2).await;
+    let names: Vec<_> = offers(&provider).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["sandbox", "vm"]);
+    let (_, all) = provider.get("/gvpn/v1/provider/offers").await;
+    let of_machine = |offer: &&Value| offer["properties"]["gvpn.runtime"] == "vm-uml";
+    let offer = all.as_array().unwrap().iter().find(of_machine).unwrap();
+    assert_eq!(offer["properties"]["gvpn.vm.machine"], "uml");
+    assert_eq!(offer["properties"]["gvpn.vm.acceleration"], "uml");
+    let requestor = rig.requestor().await;
+    let net = requestor.network("10.49.0.0/24").await;
+    let mut both = vec![];
+    for (runtime, ip) in [("vm-uml", "10.49.0.2"), ("sandbox", "10.49.0.3")] {
+        let ask = json!({ "provider": provider.id, "image": "busybox", "runtime": runtime });
+        both.push(requestor.payload_of(ask, &provider, &net, ip).await);
+    }
+    let kernel = requestor.sh(&both[0], "ping -c 1 -W 10 10.49.0.3 > /dev/null; uname -r").await;
+    let own = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_ne!(kernel.unwrap().trim(), own.trim(), "it has a kernel of its own");
+    requestor.sh(&both[1], "ping -c 1 -W 10 10.49.0.2").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn usage_is_measured_before_it_is_told() {
     let rig = Rig::new().await;
     let (requestor, a) = (rig.requestor().await, rig.provider("a").await);

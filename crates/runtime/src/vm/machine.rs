@@ -49,7 +49,6 @@ enum Accelerator {
 /// A machine to be started.
 pub(super) struct Plan<'a> {
     pub(super) disk: &'a Disk,
-    pub(super) directory: &'a Path,
     pub(super) limits: &'a Limits,
     /// The agent's line.
     pub(super) line: &'a OwnedFd,
@@ -245,18 +244,17 @@ impl Plan<'_> {
 }
 
 fn user_mode(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
-    let directory = plan.directory.display();
     let disk = plan.disk.path.display();
     let mut args = vec![
         format!("mem={}M", plan.memory()),
         format!("initrd={}", initramfs.display()),
         match plan.disk.kind {
             Kind::Squashfs => format!("ubd0r={disk}"),
-            Kind::Ext4 => format!("ubd0={directory}/disk.cow,{disk}"),
+            Kind::Ext4 => format!("ubd0=disk.cow,{disk}"),
         },
         // No directory of the host can be mounted but an empty one.
-        format!("hostfs={directory}/empty"),
-        format!("uml_dir={directory}/uml"),
+        "hostfs=empty".to_owned(),
+        "uml_dir=uml".to_owned(),
         "umid=machine".to_owned(),
         "con=null".to_owned(),
         "con0=fd:0,fd:1".to_owned(),
@@ -338,6 +336,11 @@ impl Command {
     pub(super) fn into_bytes(self) -> (PathBuf, Vec<Vec<u8>>) {
         (self.program, self.args.into_iter().map(OsString::into_vec).collect())
     }
+}
+
+/// The path of a descriptor for the program that it is passed to.
+pub(super) fn path_of(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
 /// Lets a descriptor pass to the program that is about to be started.

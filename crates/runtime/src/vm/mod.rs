@@ -116,21 +116,21 @@ impl Vm {
         let agents_line = OwnedFd::from(agents_line);
         let cards = self.cards.wire().map_err(start())?;
         let config = payload.config();
-        let plan = Plan {
-            disk,
-            directory: &directory,
-            limits: &config.limits,
-            line: &agents_line,
-            cards: &cards,
-        };
-        let (program, args) = machine.command(&kernel, &initramfs, &plan).into_bytes();
+        // By way of descriptors: the machine's process may not come along the paths.
+        let opened = [&initramfs, &disk.path].map(File::open);
+        let [initramfs, image] = opened.map(|file| file.map(OwnedFd::from).map_err(start()));
+        let (initramfs, image) = (initramfs?, image?);
+        let disk = Disk { path: machine::path_of(&image), kind: disk.kind };
+        let plan = Plan { disk: &disk, limits: &config.limits, line: &agents_line, cards: &cards };
+        let (program, args) =
+            machine.command(&kernel, &machine::path_of(&initramfs), &plan).into_bytes();
         let order = keep::Order { program, args, output_to_input: true };
         let namespace = payload.namespace().await?;
         let plugs = cards.into_iter().filter_map(|card| match card {
             Plug::Dgram(fd) | Plug::Stream(fd) => Some(fd),
             Plug::Vhost(_) => None,
         });
-        let passed = machine::pass_on(plugs.chain([agents_line]).collect());
+        let passed = machine::pass_on(plugs.chain([agents_line, initramfs, image]).collect());
         let doors = self.processors(payload);
         let kept = keep::start(&config.helper, &order, |command| {
             // SAFETY: `write` on descriptors that the closure owns is async-signal-safe.

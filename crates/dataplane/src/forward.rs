@@ -30,6 +30,9 @@ const COMPLAINTS: u64 = 1000;
 pub const CONTROL_UNKNOWN_SESSION: u8 = 1;
 /// The relay was started anew: a client should see whether it is still registered.
 pub const CONTROL_RESTARTED: u8 = 2;
+/// A client asked the relay to send this from a port that the client has not written to; in place
+/// of a session is the number that the client made up.
+pub const CONTROL_KNOCK: u8 = 3;
 
 /// A control message of a relay: its first byte, what it is about, two zero bytes, a session. It is
 /// not authentic: no more than a reason to look.

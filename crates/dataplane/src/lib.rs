@@ -49,8 +49,8 @@ pub use datagram::{Datagram, DatagramReceiver, ReceivedDatagram};
 pub use drops::Drop;
 pub use event::Event;
 pub use forward::{
-    CONTROL_RESTARTED, CONTROL_UNKNOWN_SESSION, End, Forwarder, Meter, control_message,
-    read_control_message,
+    CONTROL_KNOCK, CONTROL_RESTARTED, CONTROL_UNKNOWN_SESSION, End, Forwarder, Meter,
+    control_message, read_control_message,
 };
 pub use gvpn_path::Hop;
 pub use plane::DataPlane;

@@ -74,8 +74,16 @@ async fn the_kind_of_nat_is_told() {
     let (said, content) = world.doctor(&["--no-port-mapping"]);
     assert!(content, "{said:#}");
     assert!(found(&said, "nat").starts_with("endpoint-independent"), "{said:#}");
+    assert!(found(&said, "nat").contains("; port-dependent"), "{said:#}");
     assert_eq!(check(&said, "udp")["verdict"], "ok", "{said:#}");
     assert!(found(&said, "addresses").contains("192.168.1.2; others see 11.0.0.11:"), "{said:#}");
+    let home = [192, 168, 1, 2].into();
+    for open in [Nat::FullCone(home), Nat::AddressRestricted(home)] {
+        world.router.set(open).unwrap();
+        let (said, _) = world.doctor(&["--no-port-mapping"]);
+        assert!(found(&said, "nat").starts_with("endpoint-independent"), "{said:#}");
+        assert!(found(&said, "nat").contains("; lets in what comes from other ports"), "{said:#}");
+    }
     world.router.set(Nat::Symmetric).unwrap();
     let (said, content) = world.doctor(&["--no-port-mapping"]);
     assert!(content, "{said:#}");

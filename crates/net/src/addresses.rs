@@ -9,7 +9,7 @@ use crate::{
     MAX_RECORD_ADDRS,
     interfaces::{Exit, Interfaces},
     mapping::PortMapping,
-    nat::{NatKind, Observations},
+    nat::{Filtering, NatKind, Observations},
 };
 
 /// The most addresses that others observed which are kept.
@@ -36,6 +36,16 @@ struct State {
     observations: Observations,
     /// Newest first.
     observed: Vec<SocketAddr>,
+    /// What relays are to knock with.
+    awaited: Vec<u32>,
+    filtering: Filtering,
+}
+
+impl State {
+    fn take_knock(&mut self, number: u32) -> bool {
+        let at = self.awaited.iter().position(|awaited| *awaited == number);
+        at.map(|at| self.awaited.swap_remove(at)).is_some()
+    }
 }
 
 impl Addresses {
@@ -112,6 +122,40 @@ impl Addresses {
     pub(crate) fn nat(&self) -> NatKind {
         let state = self.state.lock();
         state.observations.kind(&state.own)
+    }
+
+    /// What gets in from outside, as far as known.
+    pub(crate) fn filtering(&self) -> Filtering {
+        self.state.lock().filtering
+    }
+
+    /// A relay is asked to knock with this number.
+    pub(crate) fn await_knock(&self, number: u32) {
+        let mut state = self.state.lock();
+        if !state.awaited.contains(&number) {
+            state.awaited.push(number);
+        }
+    }
+
+    /// Whether nothing came of that yet.
+    pub(crate) fn is_awaited(&self, number: u32) -> bool {
+        self.state.lock().awaited.contains(&number)
+    }
+
+    /// Somebody knocked from where this node had not written to.
+    pub(crate) fn knocked(&self, number: u32) {
+        let mut state = self.state.lock();
+        if state.take_knock(number) {
+            state.filtering = Filtering::PortIndependent;
+        }
+    }
+
+    /// A knock that was asked for did not come.
+    pub(crate) fn shut_out(&self, number: u32) {
+        let mut state = self.state.lock();
+        if state.take_knock(number) {
+            state.filtering = Filtering::PortDependent;
+        }
     }
 
     fn own(&self) -> Vec<SocketAddr> {

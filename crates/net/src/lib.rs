@@ -44,12 +44,13 @@ mod wire;
 pub use config::NetConfig;
 pub use error::NetError;
 pub use gvpn_dataplane::{
-    CONTROL_RESTARTED, Carried, Carrier, DataPlane, Datagram, End, Hop, Meter, control_message,
+    CONTROL_KNOCK, CONTROL_RESTARTED, Carried, Carrier, DataPlane, Datagram, End, Hop, Meter,
+    control_message,
 };
 pub use gvpn_model::{NetworkId, NodeId};
 pub use gvpn_path::{carrier_addr, carrier_id};
 pub use mapping::PortMapping;
-pub use nat::NatKind;
+pub use nat::{Filtering, NatKind};
 pub use net::{Incoming, Net};
 pub use record::{MAX_RECORD_ADDRS, MAX_RECORD_BYTES, NodeRecord, RecordError, SignedRecord};
 pub use report::{PathKind, PathReport, PeerStatus, RelayState, Way};

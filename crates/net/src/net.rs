@@ -19,7 +19,7 @@ use crate::{
     lanes::Lanes,
     link::Links,
     mapping::{self, PortMapping},
-    nat::NatKind,
+    nat::{Filtering, NatKind},
     path::PathEvent,
     relay_stream::Dialer,
     relays::Relays,
@@ -144,6 +144,11 @@ impl Net {
     /// The NAT that this node is behind, as far as others have told.
     pub fn nat(&self) -> NatKind {
         self.shared().addresses.nat()
+    }
+
+    /// What the NAT lets in, as far as relays have tried.
+    pub fn filtering(&self) -> Filtering {
+        self.shared().addresses.filtering()
     }
 
     /// What the router said about a port that leads to this node.

@@ -34,6 +34,11 @@ pub enum ToRelay {
         /// Session and peer.
         sessions: Vec<(u32, NodeId)>,
     },
+    /// Send me a datagram from a port that I have not written to: does my NAT let it in?
+    Knock {
+        /// Comes back in the datagram.
+        number: u32,
+    },
 }
 
 /// From a relay to its client.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gvpn_model::NodeId;
-use gvpn_net::{NatKind, Net, PathReport, PeerStatus, PortMapping, RelayState};
+use gvpn_net::{Filtering, NatKind, Net, PathReport, PeerStatus, PortMapping, RelayState};
 use gvpn_store::Store;
 use serde::Serialize;
 
@@ -47,6 +47,9 @@ pub struct NodeStatus {
     pub public: Option<std::net::SocketAddr>,
     /// The NAT that it is behind.
     pub nat: NatKind,
+    /// What that lets in.
+    #[serde(default)]
+    pub filtering: Filtering,
     /// A port of the router's that leads to it.
     pub port_mapping: PortMapping,
     /// The relays that it is told to use.
@@ -176,6 +179,7 @@ impl Node {
             listen: self.inner.core.dataplane().local_addrs(),
             public: self.inner.core.net.observed_addrs().first().copied(),
             nat: self.inner.core.net.nat(),
+            filtering: self.inner.core.net.filtering(),
             port_mapping: self.inner.core.net.port_mapping(),
             relays: self.inner.core.net.relay_states(),
             provider: self.agreements().policy(),

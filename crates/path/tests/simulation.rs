@@ -458,7 +458,7 @@ fn random_histories_hold_what_the_model_demands() {
     let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap());
     let failures = on_all_cores(from..to, |seed| history(seed).err());
     println!("{} histories", to - from);
-    assert!(failures.is_empty(), "{} histories: {:#?}", failures.len(), &failures[..1]);
+    assert!(failures.is_empty(), "{} histories: {failures:#?}", failures.len());
 }
 
 /// What `work` makes of each number, for those of which it makes something.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,8 @@ use std::{
 
 use gvpn_model::NodeId;
 use gvpn_net::{
-    DataPlane, Hop, Incoming, NetError, Stream, StreamWriter, carrier_id,
+    CONTROL_KNOCK, DataPlane, Hop, Incoming, NetError, Stream, StreamWriter, carrier_id,
+    control_message,
     relay_protocol::{self as protocol, ToClient, ToRelay},
 };
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ pub(crate) struct Clients {
     not_found: AtomicU64,
     limited: AtomicU64,
     next: AtomicU64,
+    /// Sockets that no client has written to, one for each address family that is listened on.
+    knockers: Vec<UdpSocket>,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,27 @@ impl Clients {
             not_found: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            knockers: Vec::new(),
+        }
+    }
+
+    /// Can knock at clients from other ports of these addresses.
+    pub(crate) fn with_knockers(mut self, listening: &[SocketAddr]) -> Self {
+        let knocker = |addr: &SocketAddr| {
+            let socket = UdpSocket::bind((addr.ip(), 0));
+            let socket = socket.and_then(|s| s.set_nonblocking(true).map(|()| s));
+            socket.map_err(|error| tracing::warn!(%error, "no socket to knock at clients")).ok()
+        };
+        self.knockers = listening.iter().filter_map(knocker).collect();
+        self
+    }
+
+    /// Sends a client a datagram from a port that it has not written to. Less than the request.
+    fn knock(&self, addr: SocketAddr, number: u32) {
+        let same = |s: &&UdpSocket| s.local_addr().is_ok_and(|a| a.is_ipv4() == addr.is_ipv4());
+        if let Some(socket) = self.knockers.iter().find(same) {
+            // The client asks again for one that is lost.
+            let _ = socket.send_to(&control_message(CONTROL_KNOCK, number), addr);
         }
     }
 
@@ -199,6 +223,12 @@ impl Client {
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
                 self.send(&ToClient::Found { request, record, session }).await
+            }
+            ToRelay::Knock { number } => {
+                if let Some(addr) = public(self.at) {
+                    self.clients.knock(addr, number);
+                }
+                Ok(())
             }
             ToRelay::Resume { sessions } => {
                 for (session, peer) in sessions {

@@ -191,7 +191,8 @@ impl Relay {
         let net = Net::bind(net_config).await?;
         let plane = net.dataplane().clone();
         let streams = Streams::new(plane.clone(), &config.identity, config.limits.clone())?;
-        let clients = Arc::new(Clients::new(plane, Arc::clone(&registry), config.limits));
+        let clients = Clients::new(plane, Arc::clone(&registry), config.limits);
+        let clients = Arc::new(clients.with_knockers(&net.local_addrs()));
         let incoming = net.serve(relay_protocol::SERVICE);
         nudge(&net, &registry);
         let offers = Offers::new();

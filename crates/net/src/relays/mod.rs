@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
+use gvpn_dataplane::{CONTROL_KNOCK, CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
 use gvpn_model::NodeId;
 use gvpn_path::{Source, carrier_id};
 use parking_lot::Mutex;
@@ -139,6 +139,9 @@ impl Relays {
     /// A control message of a relay came in. It is not authentic: a reason to look, no more.
     pub(crate) fn handle_control(shared: &Arc<Shared>, hop: Hop, message: &[u8]) {
         let Some((kind, session)) = read_control_message(message) else { return };
+        if kind == CONTROL_KNOCK {
+            return shared.addresses.knocked(session);
+        }
         let addr = shared.relays.owner(hop.wire_addr());
         Self::doubt(shared, addr);
         let node = shared.relays.sessions.lock().get(&(addr, session)).copied();

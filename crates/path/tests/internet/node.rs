@@ -45,6 +45,8 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 const REPEAT: Duration = Duration::from_millis(300);
 /// How long a connection in doubt may keep quiet before another is made.
 const DOUBT: Duration = Duration::from_secs(2);
+/// How often a registration is renewed.
+const REGISTER: Duration = Duration::from_secs(5);
 /// How often the relay is asked for a peer that does not answer.
 const LOOK_UP: Duration = Duration::from_secs(1);
 /// Lanes that still open what was sealed before a newer one was made.
@@ -214,7 +216,8 @@ impl Node {
     pub(crate) fn step(&mut self, now: Instant) -> Vec<(Hop, Message, u16)> {
         self.known.get_or_insert(self.addr);
         if now >= self.next_register {
-            self.next_register = now + Duration::from_secs(5);
+            // Said again until the relay has heard it.
+            self.next_register = now + LOOK_UP;
             self.ask_relay(Message::Register(self.addrs()));
         }
         self.keep_connected(now);
@@ -312,6 +315,7 @@ impl Node {
     pub(crate) fn receive(&mut self, now: Instant, hop: Hop, message: Message) {
         match message {
             Message::Registered(observed) => {
+                self.next_register = now + REGISTER;
                 if self.observed != Some(observed) && Some(observed) != self.known {
                     self.observed = Some(observed);
                     self.next_register = now;

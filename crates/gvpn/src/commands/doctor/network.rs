@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_net::{NatKind, Net, NetConfig, PortMapping, RelayState};
+use gvpn_net::{Filtering, NatKind, Net, NetConfig, PortMapping, RelayState};
 use tokio::net::TcpStream;
 
 use super::Check;
@@ -46,7 +46,12 @@ pub(super) async fn checks(mut config: NetConfig, relays: Vec<(String, SocketAdd
 async fn settle(net: &Net) {
     let start = Instant::now();
     let open = || {
-        net.relay_states().iter().any(|relay| relay.rtt.is_none())
+        let relays = net.relay_states();
+        // Where UDP works, relays find out what gets in.
+        let knocking = relays.iter().any(|relay| relay.rtt.is_some() && !relay.stream)
+            && net.filtering() == Filtering::Unknown;
+        relays.iter().any(|relay| relay.rtt.is_none())
+            || knocking
             || net.port_mapping() == PortMapping::Asking
     };
     while open() && start.elapsed() < PATIENCE {
@@ -152,7 +157,7 @@ async fn tcp_answers(addr: SocketAddr) -> bool {
 fn nat(net: &Net) -> Check {
     const NAME: &str = "nat";
     let kind = net.nat();
-    let found = kind.describe();
+    let found = format!("{}; {}", kind.describe(), net.filtering().describe());
     match kind {
         NatKind::AddressDependent => Check::warn(
             NAME,

@@ -29,7 +29,7 @@ use crate::{
     message::{RELAY_HEADER, write_relay_header},
     poll::Poll,
     port::Owner,
-    udp::{MAX_SEGMENTS, UdpSocket},
+    udp::{MAX_SEGMENTS, Share, UdpSocket},
     worker::Worker,
 };
 
@@ -339,20 +339,25 @@ fn open_workers(config: &Config) -> Result<Vec<WorkerState>, StartError> {
         0 => cores.min(MAX_WORKERS),
         n => n,
     };
-    let first = open_worker(&resolve(&config.listen)?, config)?;
+    let first = open_worker(&config.listen, config, Share::Later)?;
     let addrs: Vec<_> = first.sockets.iter().map(UdpSocket::local_addr).collect();
     let mut workers = vec![first];
     for _ in 1..count {
-        workers.push(open_worker(&addrs, config)?);
+        workers.push(open_worker(&addrs, config, Share::Now)?);
     }
     Ok(workers)
 }
 
-fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, StartError> {
+fn open_worker(
+    addrs: &[SocketAddr],
+    config: &Config,
+    share: Share,
+) -> Result<WorkerState, StartError> {
     let poll = Arc::new(Poll::new().map_err(StartError::Thread)?);
     let mut sockets: Vec<UdpSocket> = Vec::new();
     for &wanted in addrs {
-        let bind = |addr| UdpSocket::bind(addr, config.offloads.udp_gso, config.offloads.udp_gro);
+        let Offloads { udp_gso, udp_gro, .. } = config.offloads;
+        let bind = |addr| UdpSocket::bind(addr, share, udp_gso, udp_gro);
         let mut addr = wanted;
         if let (0, Some(other)) = (wanted.port(), sockets.first()) {
             addr.set_port(other.local_addr().port());
@@ -372,14 +377,4 @@ fn open_worker(addrs: &[SocketAddr], config: &Config) -> Result<WorkerState, Sta
         releases: Mutex::default(),
         arrivals: Mutex::default(),
     })
-}
-
-/// Makes sure that no other program holds the ports asked for: sockets that share an address with
-/// each other would share it with that program too. Where any port will do, the system chooses one
-/// that nobody has: among sockets that share, it would choose one that others have.
-fn resolve(listen: &[SocketAddr]) -> Result<Vec<SocketAddr>, StartError> {
-    let own = |&addr: &SocketAddr| {
-        UdpSocket::free(addr).map_err(|source| StartError::Bind { addr, source })
-    };
-    listen.iter().map(own).collect()
 }

@@ -42,13 +42,23 @@ pub(crate) struct Message {
     pub(crate) ecn: u8,
 }
 
+/// When a socket begins to share its address with those of other threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Others have it already.
+    Now,
+    /// Nobody else has it yet: a program that shares what it listens on would go unnoticed, and where
+    /// any port will do, the system would choose one that sockets that share have.
+    Later,
+}
+
 impl UdpSocket {
-    /// Opens a socket that shares its address with those of other threads.
-    pub(crate) fn bind(addr: SocketAddr, gso: bool, gro: bool) -> io::Result<Self> {
+    /// Opens a socket that shares its address with those of other threads, once it has it.
+    pub(crate) fn bind(addr: SocketAddr, share: Share, gso: bool, gro: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(share == Share::Now)?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -57,18 +67,9 @@ impl UdpSocket {
         let gso = gso && get(&socket, libc::SOL_UDP, UDP_SEGMENT).is_ok();
         let gro = gro && set(&socket, libc::SOL_UDP, UDP_GRO, 1).is_ok();
         socket.bind(&addr.into())?;
+        socket.set_reuse_port(true)?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         Ok(Self { fd: socket.into(), local, gso: AtomicBool::new(gso), gro })
-    }
-
-    /// The address, or one with a free port for port 0. Fails if another socket holds it.
-    pub(crate) fn free(addr: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&addr.into())?;
-        socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -376,7 +377,8 @@ mod tests {
 
     fn pair(gso: bool, gro: bool) -> (UdpSocket, UdpSocket) {
         let any = "127.0.0.1:0".parse().unwrap();
-        (UdpSocket::bind(any, gso, gro).unwrap(), UdpSocket::bind(any, gso, gro).unwrap())
+        let bind = || UdpSocket::bind(any, Share::Later, gso, gro).unwrap();
+        (bind(), bind())
     }
 
     fn receive_all(socket: &UdpSocket, bytes: usize) -> Vec<(usize, Vec<u8>)> {
@@ -415,6 +417,30 @@ mod tests {
                 assert_eq!((got.len(), got[0].0), (1, 1000));
             }
         }
+    }
+
+    #[test]
+    fn threads_share_an_address_that_nobody_else_has() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let first = UdpSocket::bind(any, Share::Later, true, true).unwrap();
+        let second = UdpSocket::bind(first.local_addr(), Share::Now, true, true).unwrap();
+        let error = UdpSocket::bind(first.local_addr(), Share::Later, true, true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        // What many send is spread over both.
+        let mut room = vec![0; MAX_DATAGRAM * RECEIVE_BATCH];
+        let mut got = |socket: &UdpSocket| {
+            let mut messages = Vec::new();
+            let came = socket.receive(&mut room, RECEIVE_BATCH, &mut messages).is_ok();
+            if came { messages.len() } else { 0 }
+        };
+        let (mut one, mut other) = (0, 0);
+        for _ in 0..64 {
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(b"x", first.local_addr()).unwrap();
+            one += got(&first);
+            other += got(&second);
+        }
+        assert!(one + other == 64 && one > 0 && other > 0, "{one} and {other}");
     }
 
     #[test]

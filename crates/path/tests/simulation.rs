@@ -422,9 +422,10 @@ fn check(net: &Internet, model: &mut Model) -> Result<(), String> {
         if node.harmed > 0 {
             return Err(format!("at {now:?}: node {side} took {} harmed packets", node.harmed));
         }
-        // A way that works without loss is not given up for a worse one.
+        // A way that works without loss is not given up for a worse one; what is changed is lost.
         let was_direct = std::mem::replace(&mut model.direct[side], is_direct(net, side));
-        if was_direct && !model.direct[side] && direct_for > 5 * SECOND && net.topology.loss == 0 {
+        let sound = net.topology.loss == 0 && net.topology.disorder == 0;
+        if was_direct && !model.direct[side] && direct_for > 5 * SECOND && sound {
             return Err(format!("at {now:?}: node {side} gave up a direct way that works"));
         }
         let silent = node.got_data.map_or(now, |at| net.now - at);
@@ -450,13 +451,18 @@ fn check(net: &Internet, model: &mut Model) -> Result<(), String> {
     Ok(())
 }
 
+/// Seeds that once showed a fault.
+const REGRESSIONS: [u64; 4] = [204, 287, 438, 509];
+
 #[test]
 fn random_histories_hold_what_the_model_demands() {
     // GVPN_SIM_SEEDS=FROM..TO runs more of them.
     let range = std::env::var("GVPN_SIM_SEEDS").unwrap_or_else(|_| "0..40".into());
     let (from, to) = range.split_once("..").expect("GVPN_SIM_SEEDS is FROM..TO");
     let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap());
-    let failures = on_all_cores(from..to, |seed| history(seed).err());
+    let found_once = REGRESSIONS.into_iter().filter_map(|seed| history(seed).err());
+    let mut failures = on_all_cores(from..to, |seed| history(seed).err());
+    failures.extend(found_once);
     println!("{} histories", to - from);
     assert!(failures.is_empty(), "{} histories: {failures:#?}", failures.len());
 }

@@ -142,8 +142,9 @@ fn carries_all(world: &World, a: &On<Net>, b: &On<Net>, want: PathKind, mtu: u16
     assert!(there.send_tcp(&here, &bytes, true) == bytes);
     let real = mtu - HEADERS;
     until(&format!("the path MTU of {mtu} is found, {want:?}"), || {
-        // What is not in use is not measured.
+        // A direction is measured while payload flows in it.
         here.reaches(&there);
+        there.reaches(&here);
         std::thread::sleep(Duration::from_millis(50));
         [(a, b), (b, a)].iter().all(|(from, to)| {
             let peers = from.what.peers();

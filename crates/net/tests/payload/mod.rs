@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::Arc,
@@ -99,7 +99,16 @@ impl Payload {
     /// A UDP socket in the namespace.
     pub(crate) fn udp(&self) -> UdpSocket {
         let addr = SocketAddr::new(v4(self.index), 7000);
-        self.host.enter(|| UdpSocket::bind(addr)).unwrap().unwrap()
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.host.enter(|| UdpSocket::bind(addr)).unwrap() {
+                // A program that is being started holds what was closed here until it runs.
+                Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                bound => return bound.unwrap(),
+            }
+        }
     }
 
     /// Sends `bytes` over TCP to the other payload and returns what arrived there.

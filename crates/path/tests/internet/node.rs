@@ -27,6 +27,8 @@ pub(crate) enum Message {
     Hello(u64, u32),
     Welcome(u64, u32),
     Finished(u64),
+    /// The last flight was heard.
+    Done(u64),
     /// Whether a connection is still there.
     Ping(u64),
     Pong,
@@ -83,7 +85,8 @@ pub(crate) struct Node {
     given: Vec<Hop>,
     /// The number of the call, the lane's index, when to repeat.
     calling: Option<(u64, u32, Instant)>,
-    finishing: Option<(u64, Instant)>,
+    /// The number of the call, when to repeat the last flight, when to give up.
+    finishing: Option<(u64, Instant, Instant)>,
     /// When to ask again whether the connection is there, and when to make another.
     doubt: Option<(Instant, Instant)>,
     next_find: Option<Instant>,
@@ -207,7 +210,7 @@ impl Node {
         let calling = self.calling.filter(|_| self.traffic.is_some()).map(|(.., at)| at);
         let find = self.next_find.filter(|_| self.traffic.is_some());
         let doubt = self.doubt.map(|(at, _)| at);
-        let finishing = self.finishing.map(|(_, at)| at);
+        let finishing = self.finishing.map(|(_, at, _)| at);
         let timers = [data, punch, calling, find, doubt, finishing, self.agent.poll_timeout(now)];
         timers.into_iter().flatten().chain([self.next_register]).min()
     }
@@ -221,11 +224,14 @@ impl Node {
             self.ask_relay(Message::Register(self.addrs()));
         }
         self.keep_connected(now);
-        if let Some((call, at)) = self.finishing
+        if let Some((call, at, end)) = self.finishing
             && at <= now
         {
-            self.finishing = Some((call, now + REPEAT));
+            self.finishing = Some((call, now + REPEAT, end));
             self.spread(now, &Message::Finished(call), SMALL);
+            if now >= end {
+                self.reset(call);
+            }
         }
         self.punch = self.punch.filter(|(.., end)| now < *end);
         if let Some((number, at, end)) = self.punch
@@ -337,10 +343,20 @@ impl Node {
                     return;
                 };
                 (self.calling, self.next_find) = (None, None);
-                self.finishing = Some((call, now));
+                self.finishing = Some((call, now, now + GIVE_UP));
                 self.established(now, hop, Lane::new(call, local, remote, true));
             }
-            Message::Finished(call) => self.confirm(now, hop, call),
+            Message::Finished(call) => {
+                self.confirm(now, hop, call);
+                // Of a call from a former life nothing is known.
+                let known = self.lanes.iter().any(|lane| lane.call == call);
+                let answer = if known { Message::Done(call) } else { Message::Reset(call) };
+                self.out.push_back((hop, answer, SMALL));
+            }
+            Message::Done(call) => {
+                self.finishing = self.finishing.filter(|(known, ..)| *known != call);
+                self.heard_on(now, hop);
+            }
             Message::Ping(call) => {
                 let known = self.lanes.iter().any(|lane| lane.call == call);
                 let answer = if known { Message::Pong } else { Message::Reset(call) };
@@ -392,7 +408,7 @@ impl Node {
 
     fn reset(&mut self, call: u64) {
         self.lanes.retain(|lane| lane.call != call);
-        self.finishing = self.finishing.filter(|(known, _)| *known != call);
+        self.finishing = self.finishing.filter(|(known, ..)| *known != call);
         if self.session && self.lanes.is_empty() {
             self.session = false;
             self.doubt = None;
@@ -408,7 +424,7 @@ impl Node {
             }
             return;
         }
-        self.finishing = self.finishing.filter(|(known, _)| *known != call);
+        self.finishing = self.finishing.filter(|(known, ..)| *known != call);
         self.heard_on(now, hop);
         self.out.push_back((hop, Message::PunchAck(number), SMALL));
         for addr in addrs {

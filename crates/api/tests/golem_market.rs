@@ -77,7 +77,13 @@ async fn agree_on(requestor: &World, demand: &Value, id: &str) -> String {
     let path_of = |p: &str| format!("/market-api/v1/demands/{id}/proposals/{p}");
     let (status, mine) = requestor.post(&path_of(&proposal), demand.clone()).await;
     assert_eq!(status, 200, "{mine}");
-    let draft = next_event(requestor, &path).await;
+    // A provider whose agreement has just ended offers anew meanwhile.
+    let draft = loop {
+        let event = next_event(requestor, &path).await;
+        if event["proposal"]["state"] != "Initial" {
+            break event;
+        }
+    };
     assert_eq!(draft["proposal"]["state"], "Draft", "{draft}");
     assert_eq!(draft["proposal"]["prevProposalId"], mine);
     let proposal = text(&draft["proposal"]["proposalId"]);

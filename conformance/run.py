@@ -102,7 +102,7 @@ def run(program, world, binaries, directory):
 def left_behind(world):
     """What a program has left, after some time; also if providers are gone for good."""
     world.start_providers()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while (left := world.leftovers()) and time.monotonic() < deadline:
         time.sleep(0.5)
     return left

@@ -60,6 +60,10 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
+fn time(value: &Value) -> chrono::DateTime<chrono::Utc> {
+    text(value).parse().unwrap()
+}
+
 /// From a demand to an agreement that the provider has approved.
 async fn agree(requestor: &World, demand: &Value) -> (String, String) {
     let (status, id) = requestor.post("/market-api/v1/demands", demand.clone()).await;
@@ -77,13 +81,7 @@ async fn agree_on(requestor: &World, demand: &Value, id: &str) -> String {
     let path_of = |p: &str| format!("/market-api/v1/demands/{id}/proposals/{p}");
     let (status, mine) = requestor.post(&path_of(&proposal), demand.clone()).await;
     assert_eq!(status, 200, "{mine}");
-    // A provider whose agreement has just ended offers anew meanwhile.
-    let draft = loop {
-        let event = next_event(requestor, &path).await;
-        if event["proposal"]["state"] != "Initial" {
-            break event;
-        }
-    };
+    let draft = next_event(requestor, &path).await;
     assert_eq!(draft["proposal"]["state"], "Draft", "{draft}");
     assert_eq!(draft["proposal"]["prevProposalId"], mine);
     let proposal = text(&draft["proposal"]["proposalId"]);
@@ -168,7 +166,15 @@ async fn a_requestor_finds_contracts_and_pays_a_provider() {
     assert_eq!(contract["state"], "Terminated", "{contract}");
     let release = format!("/payment-api/v1/allocations/{allocation}");
     assert_eq!(requestor.delete(&release).await, (200, Value::Null));
-    // The provider is to be had again, under the same demand.
+    // The provider is to be had again, under the same demand: it offers anew.
+    eventually("what is offered since the end is known", async || {
+        let (_, published) = provider.get("/gvpn/v1/provider/offers").await;
+        let (_, known) = requestor.get("/gvpn/v1/market/offers").await;
+        let since = |offer: &Value| time(&offer["timestamp"]) > time(&ended["eventDate"]);
+        let offers = published.as_array().unwrap();
+        known == published && !offers.is_empty() && offers.iter().all(since)
+    })
+    .await;
     agree_on(&requestor, &demand(""), &demand_id).await;
 }
 

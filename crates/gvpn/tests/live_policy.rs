@@ -117,8 +117,7 @@ async fn a_limit_slows_one_member_only_and_tcp_gets_all_of_it() {
             let limited = received(&owner, &slow, 5000, flows).await;
             let share = limited / rate as f64;
             row.push(format!("{:.1} %", share * 100.0));
-            // In two seconds a flow at a low limit has hardly begun.
-            let fits = if figures::wanted() { 0.9..1.0 } else { 0.1..1.2 };
+            let fits = if figures::wanted() { 0.9..1.0 } else { 0.5..1.2 };
             assert!(fits.contains(&share), "{rate} bit/s, {flows} flows: {share}");
         }
         writeln!(table, "| {} |", row.join(" | ")).unwrap();
@@ -130,7 +129,7 @@ async fn a_limit_slows_one_member_only_and_tcp_gets_all_of_it() {
     let (limited, free) =
         tokio::join!(received(&owner, &slow, 5000, 1), received(&owner, &fast, 5001, 1));
     assert!(free > limited, "{free} {limited}");
-    assert!(limited > 1e6, "{limited}");
+    assert!(limited > 10e6, "{limited}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,11 +159,9 @@ async fn members_share_their_provider() {
         let case = format!("uplink {uplink}, {workers} threads: {few} {many}");
         if uplink == 0 {
             // By flows it would be a ninth.
-            assert!(few > many / 8.0, "{case}");
+            assert!(few > many / 4.0, "{case}");
         } else {
-            // They do not begin at the same moment.
-            let fair = if figures::wanted() { 0.4..0.6 } else { 0.25..0.75 };
-            assert!(fair.contains(&share), "{case}");
+            assert!((0.4..0.6).contains(&share), "{case}");
             let fits = if figures::wanted() { 0.8..1.0 } else { 0.3..1.1 };
             assert!(fits.contains(&used), "{case}");
         }

@@ -39,14 +39,15 @@ impl System for CopyOnly {
     }
 }
 
-/// Bytes of `virtio_net_hdr` before each packet.
-const HEADER: usize = 10;
+/// Bytes of the longest super-packet and of the `virtio_net_hdr` before it.
+pub(crate) const MOST: usize = 10 + (1 << 16);
 
 /// UDP segmentation in `linux/if_tun.h`.
 const TUN_F_USO4: libc::c_uint = 0x20;
 const TUN_F_USO6: libc::c_uint = 0x40;
 
-fn tun(host: &Host, address: &str) -> Result<File, BenchError> {
+/// A device `copy0` that takes and gives super-packets.
+pub(crate) fn tun(host: &Host, address: &str) -> Result<File, BenchError> {
     let file = host.enter(open_tun)?.map_err(io("opening a TUN device"))?;
     host.ip(["addr", "add", address, "dev", "copy0"])?;
     host.ip(["link", "set", "copy0", "mtu", "1420", "up"])?;
@@ -84,7 +85,7 @@ fn forward(from: &File, to: &File) -> Result<(), BenchError> {
     let mut from = from.try_clone().map_err(io("sharing a TUN device"))?;
     let mut to = to.try_clone().map_err(io("sharing a TUN device"))?;
     thread::spawn(move || {
-        let mut packet = vec![0; HEADER + (1 << 16)];
+        let mut packet = vec![0; MOST];
         while let Ok(length) = from.read(&mut packet) {
             let _ = to.write(&packet[..length]);
         }

@@ -16,6 +16,7 @@ mod relay;
 mod report;
 mod system;
 mod turn;
+mod udp_copy;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -8,7 +8,7 @@ use std::{
 
 use gvpn_lab::{Host, LabError, Process};
 
-use crate::{bed::Bed, copy::CopyOnly, peers, product::Product};
+use crate::{bed::Bed, copy::CopyOnly, peers, product::Product, udp_copy::CopyOverUdp};
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -137,8 +137,12 @@ impl Side for Host {
 
 /// Every system, the limits first, then ours, then the peers.
 pub(crate) fn all(gvpn: &Path, built: &Path) -> Vec<Box<dyn System>> {
-    let mut systems: Vec<Box<dyn System>> =
-        vec![Box::new(CopyOnly), Box::new(Product::new(gvpn)), Box::new(peers::Bare)];
+    let mut systems: Vec<Box<dyn System>> = vec![
+        Box::new(CopyOnly),
+        Box::new(CopyOverUdp),
+        Box::new(Product::new(gvpn)),
+        Box::new(peers::Bare),
+    ];
     systems.extend(peers::all(built));
     systems
 }

@@ -1,0 +1,105 @@
+//! The limit of every tunnel between two hosts: the copy-only forwarder cut in two, with UDP between
+//! the halves. Super-packets go as they are, in pieces that the kernel cuts and joins; nothing is
+//! sealed, looked up or counted.
+
+use std::{
+    fs::File,
+    io::{self, IoSlice, Read, Write},
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    thread,
+};
+
+use gvpn_lab::Host;
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt,
+    sockopt::{RcvBuf, SndBuf, UdpGroSegment},
+};
+
+use crate::{
+    bed::{self, Bed},
+    copy::{MOST, tun},
+    system::{BenchError, Layout, Peer, System, Tunnel, io},
+};
+
+/// The copy-only forwarder in two halves.
+pub(crate) struct CopyOverUdp;
+
+impl System for CopyOverUdp {
+    fn name(&self) -> &str {
+        "copy over udp"
+    }
+
+    fn available(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
+        let a = half(&bed.a, "10.98.0.1/24", [bed::A, bed::B])?;
+        let b = half(&bed.b, "10.98.0.2/24", [bed::B, bed::A])?;
+        Ok(Tunnel {
+            client: Box::new(bed.a.clone()),
+            servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
+            _guards: vec![Box::new((a, b))],
+        })
+    }
+}
+
+/// Bytes of a datagram on a link with MTU 1500, less what sealing and its headers would take.
+const PIECE: usize = 1440;
+const PORT: u16 = 4789;
+
+/// One end: a TUN device, a socket, and a thread for each direction, which end with the namespace.
+fn half(host: &Host, inner: &str, [from, to]: [&str; 2]) -> Result<File, BenchError> {
+    let device = tun(host, inner)?;
+    let socket = host.enter(|| connected(from, to))?.map_err(io("opening a UDP socket"))?;
+    let share = || device.try_clone().map_err(io("sharing a TUN device"));
+    let (out, back) = (share()?, share()?);
+    let sender = socket.try_clone().map_err(io("sharing a socket"))?;
+    thread::spawn(move || send(out, &sender));
+    thread::spawn(move || receive(&socket, back));
+    Ok(device)
+}
+
+fn connected(from: &str, to: &str) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((from, PORT))?;
+    socket.connect((to, PORT))?;
+    setsockopt(&socket, UdpGroSegment, &true)?;
+    setsockopt(&socket, SndBuf, &(4 << 20))?;
+    setsockopt(&socket, RcvBuf, &(4 << 20))?;
+    Ok(socket)
+}
+
+/// A datagram that is not full ends a super-packet.
+fn send(mut device: File, socket: &UdpSocket) {
+    let mut packet = vec![0; MOST + 1];
+    while let Ok(mut length) = device.read(&mut packet[..MOST]) {
+        length += usize::from(length.is_multiple_of(PIECE));
+        for part in packet[..length].chunks(PIECE * 44) {
+            let _ = pass(socket, part);
+        }
+    }
+}
+
+fn pass(socket: &UdpSocket, part: &[u8]) -> nix::Result<usize> {
+    let piece = PIECE as u16;
+    let cut = [ControlMessage::UdpGsoSegments(&piece)];
+    let control = if part.len() > PIECE { &cut[..] } else { &[] };
+    let nowhere = None::<&SockaddrIn>;
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(part)], control, MsgFlags::empty(), nowhere)
+}
+
+/// What the kernel has joined ends where a super-packet does: it joins nothing to a datagram that
+/// is not full. One of which a part is lost is dropped when its length shows it.
+fn receive(socket: &UdpSocket, mut device: File) {
+    let mut packet = vec![0; 2 * MOST];
+    let mut length = 0;
+    while let Ok(more) = socket.recv(&mut packet[length..]) {
+        length += more;
+        if more.is_multiple_of(PIECE) && length <= MOST {
+            continue;
+        }
+        let _ = device.write(&packet[..length]);
+        length = 0;
+    }
+}

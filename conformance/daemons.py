@@ -18,7 +18,7 @@ PATIENCE = 60
 class Daemon:
     def __init__(self, gvpn: Path, directory: Path, name: str, *options: str):
         self.name, self.directory = name, directory / name
-        self.directory.mkdir(parents=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._log = directory / f"{name}.log"
         self._command = [str(gvpn), "--data-dir", str(self.directory), *options]
         self.start()
@@ -51,7 +51,7 @@ class Daemon:
         )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-                return json.load(response)
+                return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode()}") from None
 
@@ -77,9 +77,10 @@ class Daemon:
 
 
 class World:
-    """Everything that the programs talk to."""
+    """Everything that the programs talk to. `runtimes` is what each provider offers, if not what it
+    offers by default."""
 
-    def __init__(self, gvpn: Path, directory: Path, providers: int):
+    def __init__(self, gvpn: Path, directory: Path, providers: int, runtimes=None):
         self.directory, self.daemons = directory, []
         tun = directory / "tun"
         os.mknod(tun, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
@@ -93,6 +94,10 @@ class World:
         api = f"127.0.0.1:{free_port()}"
         self.requestor = self._start(gvpn, "requestor", "daemon", "--role", "requestor", "--api", api, *common)
         common += ["--role", "provider", "--api", "127.0.0.1:0"]
+        for i in range(providers if runtimes else 0):
+            home = directory / f"provider{i}"
+            home.mkdir()
+            (home / "config.toml").write_text(f"[provider]\nruntimes = {json.dumps(runtimes)}\n")
         self.providers = [
             self._start(gvpn, f"provider{i}", "daemon", "--node-name", f"provider-{i}", *common)
             for i in range(providers)
@@ -118,6 +123,18 @@ class World:
                 self.start_providers()
             case _:
                 raise ValueError(f"unknown: {words}")
+
+    def offers(self, count):
+        """Waits until the requestor has heard of so many offers."""
+        scan = self.requestor.ask("POST", "/market-api/v1/scan", {"type": "offer"})
+        seen = set()
+        deadline = time.monotonic() + PATIENCE
+        while len(seen) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{len(seen)} offers, not {count}, are heard of")
+            found = self.requestor.ask("GET", f"/market-api/v1/scan/{scan}/events?timeout=5")
+            seen |= {offer["offerId"] for offer in found}
+        self.requestor.ask("DELETE", f"/market-api/v1/scan/{scan}")
 
     def start_providers(self):
         """Starts those that were killed."""

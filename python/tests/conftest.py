@@ -24,12 +24,14 @@ def world():
         pytest.fail(f"no gvpn in {binaries}: build it, or set GOLEM_VPN_TEST_BIN")
     directory = Path(tempfile.mkdtemp(prefix="golem-vpn-python-"))
     try:
-        world = daemons.World(binaries / "gvpn", directory, providers=2)
+        # One runtime each, so that there are as many offers as providers.
+        world = daemons.World(binaries / "gvpn", directory, providers=2, runtimes=["sandbox"])
         try:
             tar = image.build(directory)
             world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": TAG})
             # What the example of the README asks for.
             world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(tar), "tag": "golem/alpine:latest"})
+            world.offers(2)
             yield world
         finally:
             world.stop()

@@ -291,7 +291,7 @@ impl Control {
 }
 
 /// Has a thread send what waited in these slots.
-fn release(core: &Core, slots: impl IntoIterator<Item = Arc<Slot>>) {
+pub(crate) fn release(core: &Core, slots: impl IntoIterator<Item = Arc<Slot>>) {
     for slot in slots {
         // A peer's slots always go to one thread, so that what waited keeps its order.
         let worker = &core.workers[slot.peer.node.as_bytes()[19] as usize % core.workers.len()];

@@ -10,6 +10,7 @@ use gvpn_session::{HEADER_LEN, OVERHEAD, TAG_LEN, write_header};
 
 use crate::{
     Drop, Event, Route,
+    control::release,
     core::Core,
     counters::Counters,
     fragment,
@@ -365,12 +366,16 @@ fn send(socket: &UdpSocket, to: SocketAddr, bytes: &[u8], segment: usize) -> io:
 }
 
 /// Keeps a packet until there is a lane, and asks for one.
-fn hold(cx: &Context<'_>, slot: &Slot, hdr: &VnetHdr, packet: &[u8]) {
+fn hold(cx: &Context<'_>, slot: &Arc<Slot>, hdr: &VnetHdr, packet: &[u8]) {
     let outcome = slot.held.lock().hold(*hdr, packet, cx.now);
     if outcome.dropped > 0 {
         cx.counters.drop(Drop::NoLane, outcome.dropped);
     }
     if let (true, Some(network)) = (outcome.ask, &slot.network) {
         cx.core.raise(Event::LaneWanted { peer: slot.peer.node, network: network.id });
+    }
+    // A lane and a route that came just now, after they were looked for, may have found nothing held.
+    if slot.active.load().is_some() && slot.peer.route.load().is_some() {
+        release(cx.core, [Arc::clone(slot)]);
     }
 }

@@ -51,8 +51,6 @@ pub(crate) struct Conn {
     pub(crate) path: Arc<PeerPath>,
     /// Whether this node called.
     caller: bool,
-    /// The peer's certificate, which is made anew at each of its starts.
-    certificate: CertificateDer<'static>,
     commands: mpsc::UnboundedSender<Command>,
     keepers: Mutex<Keepers>,
 }
@@ -86,6 +84,9 @@ impl Conn {
     ) -> Result<(Arc<Peer>, Arc<Self>), NetError> {
         let (node, certificate) = identify(&quic)?;
         let peer = shared.peer(node);
+        if peer.is_restarted(&certificate) {
+            bury_former_life(shared, &peer);
+        }
         link.establish(&peer.path);
         peer.path.set_silent(false);
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -96,11 +97,9 @@ impl Conn {
             node,
             path: Arc::clone(&peer.path),
             caller,
-            certificate,
             commands,
             keepers: Mutex::default(),
         });
-        conn.bury_former_life(shared, &peer);
         peer.add(&conn);
         tracing::debug!(peer = %node, caller, hop = ?conn.link.latest_hop(), "connected");
         shared.spawn(watch(Arc::clone(shared), Arc::clone(&peer), Arc::clone(&conn)));
@@ -213,19 +212,17 @@ impl Conn {
         keepers.served = shortest.is_some();
         shortest
     }
+}
 
-    /// A certificate that differs from that of earlier connections means that the peer was
-    /// started anew and remembers none of them.
-    fn bury_former_life(&self, shared: &Shared, peer: &Peer) {
-        for old in peer.all() {
-            if old.certificate != self.certificate {
-                tracing::info!(peer = %self.node, "peer was restarted");
-                old.quic.close(CODE_RESTARTED, b"");
-                let id = old.quic.stable_id();
-                shared.lanes.remove_if(|connection, _, _| connection == id);
-            }
-        }
+/// The peer was started anew and remembers nothing of what was before.
+fn bury_former_life(shared: &Shared, peer: &Peer) {
+    tracing::info!(peer = %peer.node, "peer was restarted");
+    for old in peer.all() {
+        old.quic.close(CODE_RESTARTED, b"");
     }
+    // Also those whose connection fell silent long ago, and was forgotten.
+    shared.lanes.remove_if(|_, node, _| node == peer.node);
+    peer.path.tell(|agent, _| agent.peer_restarted());
 }
 
 fn identify(quic: &quinn::Connection) -> Result<(NodeId, CertificateDer<'static>), NetError> {

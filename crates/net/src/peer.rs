@@ -11,6 +11,7 @@ use gvpn_dataplane::Hop;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Source;
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 
 use crate::{
     NetError,
@@ -39,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) path: Arc<PeerPath>,
     conns: Mutex<Vec<Arc<Conn>>>,
+    /// What it last proved its identity with: another one each time that it is started.
+    certificate: Mutex<Option<CertificateDer<'static>>>,
     /// Held while calling, so that only one call is made at a time.
     calling: tokio::sync::Mutex<()>,
     /// Lanes that the peer asked for and was refused.
@@ -53,10 +56,19 @@ impl Peer {
             node,
             path,
             conns: Mutex::default(),
+            certificate: Mutex::default(),
             calling: tokio::sync::Mutex::default(),
             refused: Mutex::default(),
             in_distress: AtomicBool::new(false),
         })
+    }
+
+    /// Notes what the peer proves its identity with; whether it was started anew since the last time.
+    pub(crate) fn is_restarted(&self, certificate: &CertificateDer<'static>) -> bool {
+        let mut known = self.certificate.lock();
+        let restarted = known.as_ref().is_some_and(|known| known != certificate);
+        *known = Some(certificate.clone());
+        restarted
     }
 
     pub(crate) fn add(&self, conn: &Arc<Conn>) {

@@ -173,6 +173,33 @@ async fn the_first_packet_in_a_new_network_outlasts_a_connection_that_died_unnot
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_answer_to_a_restarted_node_goes_to_where_it_is_now() {
+    let p = pair().await;
+    blocking(|| p.here.reaches(&p.there));
+    p.wire.cut();
+    drop(p.b);
+    let b = node(p.b_identity.clone()).await;
+    b.add_peer_addrs(p.a.node_id(), p.a.local_addrs());
+    let there = Payload::new(&p.lab, 1);
+    p.network.join(&b, 1, &there);
+    let (asks, answers) = (there.udp(), p.here.udp());
+    for socket in [&asks, &answers] {
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    }
+    let answered = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        // What `reaches` sent last may still be on its way.
+        while answers.recv_from(&mut buffer).expect("the question arrives").0 != 8 {}
+        answers.send_to(b"answer", (v4(1), 7000)).unwrap();
+    });
+    asks.send_to(b"question", (v4(0), 7000)).unwrap();
+    let mut buffer = [0; 64];
+    let arrived = blocking(|| asks.recv_from(&mut buffer));
+    assert_eq!(&buffer[..arrived.expect("the answer arrives").0], b"answer");
+    answered.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn traffic_moves_to_another_path_when_one_dies() {
     let p = pair().await;
     let second = Wire::to(p.b.local_addrs()[0]).await;

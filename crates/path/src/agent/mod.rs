@@ -126,6 +126,18 @@ impl Agent {
         }
     }
 
+    /// The peer was started anew: where its former life was heard says nothing about where it is, and
+    /// the next hop on which it is heard is used.
+    pub fn peer_restarted(&mut self) {
+        self.active = None;
+        self.awaiting = None;
+        self.distress = None;
+        for candidate in &mut self.candidates {
+            candidate.heard = None;
+            candidate.answered = None;
+        }
+    }
+
     /// The peer lane is there (again): probes can be sent. All hops are measured.
     pub fn session_up(&mut self, now: Instant) {
         self.session = true;

@@ -155,11 +155,18 @@ async fn bad_deployments_say_why_and_change_nothing() {
     requestor.sh(&activity, "ping -c 1 -W 5 10.43.0.2").await.unwrap();
     requestor.sh(&taken, "ping -c 1 -W 5 10.43.0.9").await.unwrap();
 
-    for text in ["nonsense", "[]", "[{\"fly\": {}}]", "{}"] {
+    let path = format!("/activity-api/v1/activity/{activity}/exec");
+    for text in ["nonsense", "[{\"fly\": {}}]", "{}"] {
         let body = json!({ "text": text });
-        let path = format!("/activity-api/v1/activity/{activity}/exec");
         assert_eq!(requestor.post(&path, body).await.0, 400, "{text}");
     }
+    // Golem's clients send scripts without commands: a batch that never has a result.
+    let (status, batch) = requestor.post(&path, json!({ "text": "[]" })).await;
+    assert_eq!(status, 200, "{batch}");
+    let asked = std::time::Instant::now();
+    let path = format!("{path}/{}?timeout=1", batch.as_str().unwrap());
+    assert_eq!(requestor.get(&path).await, (200, json!([])));
+    assert!(asked.elapsed() >= std::time::Duration::from_secs(1));
     // What is no image is told when it is to be deployed.
     std::fs::write(rig.images().join("no-image"), "nothing of the kind").unwrap();
     let ask = json!({ "provider": a.id, "image": "no-image" });

@@ -149,7 +149,7 @@ pub(super) async fn destroy(
 /// The agreement it runs under.
 #[utoipa::path(
     get, path = "/activity/{id}/agreement", tag = "activity", params(("id" = String, Path)),
-    responses((status = 200, body = String), (status = 404, body = Fault))
+    responses((status = 200, body = String, content_type = "application/json"), (status = 404, body = Fault))
 )]
 pub(super) async fn agreement(
     State(state): State<ApiState>,
@@ -205,7 +205,7 @@ pub(super) async fn usage(
     post, path = "/activity/{id}/exec", tag = "activity", params(("id" = String, Path)),
     request_body = Script,
     responses(
-        (status = 200, body = String), (status = 400, body = Fault), (status = 404, body = Fault),
+        (status = 200, body = String, content_type = "application/json"), (status = 400, body = Fault), (status = 404, body = Fault),
         (status = 410, body = Fault), (status = 504, body = Fault)
     )
 )]

@@ -91,7 +91,7 @@ async fn demand_proposal(
 #[utoipa::path(
     post, path = "/demands/{id}/proposals/{proposal}", tag = "market",
     params(("id" = String, Path), ("proposal" = String, Path)), request_body = Draft,
-    responses((status = 200, body = String), (status = 400), (status = 404), (status = 410))
+    responses((status = 200, body = String, content_type = "application/json"), (status = 400), (status = 404), (status = 410))
 )]
 async fn counter_offer(
     State(state): State<ApiState>,
@@ -176,7 +176,7 @@ async fn offer_proposal(
 #[utoipa::path(
     post, path = "/offers/{id}/proposals/{proposal}", tag = "market",
     params(("id" = String, Path), ("proposal" = String, Path)), request_body = Draft,
-    responses((status = 200, body = String), (status = 400), (status = 404), (status = 410))
+    responses((status = 200, body = String, content_type = "application/json"), (status = 400), (status = 404), (status = 410))
 )]
 async fn counter_demand(
     State(state): State<ApiState>,

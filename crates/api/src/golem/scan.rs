@@ -42,7 +42,7 @@ struct PeerQuery {
 /// Begins a look at offers without a demand; the answer is its id.
 #[utoipa::path(
     post, path = "/scan", tag = "market", request_body = ScanRequest,
-    responses((status = 201, body = String), (status = 400), (status = 429))
+    responses((status = 201, body = String, content_type = "application/json"), (status = 400), (status = 429))
 )]
 async fn begin(
     State(state): State<ApiState>,

@@ -32,6 +32,7 @@ impl Contract {
         path: &str,
         request: Option<&Value>,
         status: u16,
+        kind: &str,
         answer: &Value,
     ) {
         let what = format!("{method} {path}");
@@ -52,6 +53,10 @@ impl Contract {
             if let (Some(schema), Some(request)) = (described, request) {
                 self.hold(schema, request, &format!("{what}: request"));
             }
+        }
+        if let Some(content) = response["content"].as_object() {
+            let kind = kind.split(';').next().unwrap();
+            assert!(content.contains_key(kind), "{what}: {status} is of the type `{kind}`");
         }
         match response.pointer("/content/application~1json/schema") {
             Some(schema) => self.hold(schema, answer, &format!("{what}: {status}")),

@@ -91,7 +91,8 @@ impl World {
         });
         let api = bound.await.unwrap();
         let http = Client::builder(TokioExecutor::new()).build_http();
-        let document = fetch(&http, Request::get(format!("http://{api}/openapi.json")), None).await;
+        let (document, _) =
+            fetch(&http, Request::get(format!("http://{api}/openapi.json")), None).await;
         let contract = Contract::new(document.1);
         Self { node, key, api, identity, provider, dir, relays, server, http, contract }
     }
@@ -156,12 +157,12 @@ impl World {
         if let Some(auth) = auth {
             request = request.header(header::AUTHORIZATION, auth);
         }
-        let (status, value) = fetch(&self.http, request, body.clone()).await;
+        let ((status, value), kind) = fetch(&self.http, request, body.clone()).await;
         if status >= 300 {
             assert!(value["message"].is_string(), "{status} {path}: {value}");
         }
         let body = body.and_then(|body| serde_json::from_str(&body).ok());
-        self.contract.check(method.as_str(), path, body.as_ref(), status, &value);
+        self.contract.check(method.as_str(), path, body.as_ref(), status, &kind, &value);
         (status, value)
     }
 
@@ -179,17 +180,21 @@ impl World {
 }
 
 /// The answer to a request; what is no JSON is a text.
+/// The answer to a request, and its content type.
 async fn fetch(
     http: &Client<HttpConnector, Full<Bytes>>,
     request: hyper::http::request::Builder,
     body: Option<String>,
-) -> Answer {
+) -> (Answer, String) {
     let request = request.body(Full::from(body.unwrap_or_default())).unwrap();
     let response = http.request(request).await.unwrap();
     let status = response.status().as_u16();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let kind = kind.map_or_else(String::new, |kind| kind.to_str().unwrap().to_owned());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&body);
-    (status, serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref())))
+    let value = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(text.as_ref()));
+    ((status, value), kind)
 }
 
 /// Waits until `condition` holds.

@@ -159,10 +159,14 @@ impl Requestor {
         id: ActivityId,
         script: ExeScript,
     ) -> Result<BatchId, NodeError> {
-        if script.is_empty() {
-            return Err(NodeError::invalid("the ExeScript has no commands"));
-        }
         let remote = self.alive(id)?;
+        if script.is_empty() {
+            // Clients send such scripts. There is nothing to do, and never a result.
+            let batch = BatchId::random();
+            remote.add_batch(batch);
+            self.keep(&remote)?;
+            return Ok(batch);
+        }
         let provider = remote.info().provider;
         for network in resolve::named(&script) {
             self.networks.ensure(network, provider).await?;

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, AsyncIterator, Dict, List, Optional, Union
+from typing import Any, AsyncIterator, List, Optional, Union
 
+from .api import Api, NodeStatus, Offer
 from .errors import ApiError, GolemVpnError
 from .http import Http, settings
 from .network import Network
@@ -22,7 +23,7 @@ async def connect(
     try:
         client = Client(http)
         # A wrong key or address is told here, not later.
-        client.node_id = (await http.ask("GET", "/me"))["identity"]
+        client.node_id = (await client.api.me())["identity"]
         yield client
     finally:
         await http.close()
@@ -32,7 +33,7 @@ class Client:
     """A daemon. Made by `connect`."""
 
     def __init__(self, http: Http):
-        self.http = http
+        self.http, self.api = http, Api(http)
         #: The daemon's own node id.
         self.node_id = ""
         self._busy: "Counter[str]" = Counter()
@@ -52,42 +53,40 @@ class Client:
         """
         return Rental(self, image, network, **wishes)
 
-    async def status(self) -> Dict[str, Any]:
+    async def status(self) -> NodeStatus:
         """What the daemon is doing."""
-        return dict(await self.http.ask("GET", "/gvpn/v1/status"))
+        return await self.api.status()
 
-    async def offers(self) -> List[Dict[str, Any]]:
+    async def offers(self) -> List[Offer]:
         """Offers that the daemon knows. It asks for them only while something is demanded."""
-        return list(await self.http.ask("GET", "/gvpn/v1/market/offers"))
+        return await self.api.offers()
 
     async def import_image(self, path: Union[str, Path], tag: Optional[str] = None) -> str:
         """Gives an image file to the daemon's registry; returns its hash."""
-        body = {"path": str(Path(path).absolute()), "tag": tag}
-        return str((await self.http.ask("POST", "/gvpn/v1/images", body))["sha3"])
+        image = await self.api.import_image({"path": str(Path(path).absolute()), "tag": tag})
+        return image["sha3"]
 
     async def publish(self, path: Union[str, Path]) -> str:
         """Publishes a local file; the URL at which providers get it."""
-        body = {"path": str(Path(path).absolute())}
-        return str((await self.http.ask("POST", "/gvpn/v1/files", body))["url"])
+        return (await self.api.publish_file({"path": str(Path(path).absolute())}))["url"]
 
     async def receive(self, path: Union[str, Path]) -> str:
         """A URL that one file can be sent to; it arrives at the local path."""
-        body = {"path": str(Path(path).absolute())}
-        return str((await self.http.ask("POST", "/gvpn/v1/files/receive", body))["url"])
+        return (await self.api.receive_file({"path": str(Path(path).absolute())}))["url"]
 
     async def unpublish(self, url: str) -> None:
         """Ends a publication, or a URL to send to."""
         with suppress(ApiError):
-            await self.http.ask("POST", "/gvpn/v1/files/close", {"url": url})
+            await self.api.close_file({"url": url})
 
     async def package(self, image: Optional[str]) -> Optional[str]:
         """The package of an image, as a demand names it."""
         if image is None or image.startswith(("http://", "https://", "gftp://", "hash:")):
             return image
         hashed = len(image) == 56 and all(c in "0123456789abcdef" for c in image.lower())
-        kind = "hash" if hashed else "tag"
         try:
-            info = await self.http.ask("GET", f"/registry/v1/image/info?{kind}={image}&count=true")
+            by = self.api.image_info
+            info = await (by(hash=image) if hashed else by(tag=image))
         except ApiError as error:
             raise GolemVpnError(error.message) from error
         return f"hash:sha3:{info['sha3']}:{info['http']}"

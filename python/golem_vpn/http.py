@@ -7,7 +7,8 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -55,8 +56,14 @@ class Http:
     async def close(self) -> None:
         await self._session.close()
 
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; the JSON of the answer, `None` if it has none."""
+    async def ask(
+        self, method: str, path: str, body: Any = None, query: Optional[Mapping[str, Any]] = None
+    ) -> Any:
+        """One request; the JSON of the answer, `None` if it has none. What is `None` in the query
+        is left out."""
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        if given:
+            path += "?" + urlencode(given, doseq=True)
         status, text = await self._exchange(method, path, body)
         try:
             answer = json.loads(text) if text.strip() else None

@@ -8,8 +8,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from .api import Acceptance, Api, Draft, MarketDecoration, NewAgreement
 from .errors import ApiError, NoProvider
-from .http import Http
 
 PLATFORM = "erc20-holesky-tglm"
 
@@ -24,8 +24,8 @@ def demand(
     cpu_threads: int,
     subnet: str,
     hours: float,
-    decorations: Dict[str, Any],
-) -> Dict[str, Any]:
+    decorations: MarketDecoration,
+) -> Draft:
     """A demand, in the words of the market."""
     expires = datetime.now(timezone.utc) + timedelta(hours=hours)
     properties: Dict[str, Any] = {
@@ -53,20 +53,18 @@ def demand(
 class Bargain:
     """A demand on the market, until its `async with` ends."""
 
-    def __init__(self, http: Http, draft: Dict[str, Any], patience: float):
-        self._http, self._draft = http, draft
+    def __init__(self, api: Api, draft: Draft, patience: float):
+        self._api, self._draft = api, draft
         self._deadline = time.monotonic() + patience
-        self._path = ""
+        self._id = ""
 
     async def __aenter__(self) -> "Bargain":
-        demand_id = await self._http.ask("POST", "/market-api/v1/demands", self._draft)
-        self._id = demand_id
-        self._path = f"/market-api/v1/demands/{demand_id}"
+        self._id = await self._api.subscribe(self._draft)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with suppress(ApiError):
-            await self._http.ask("DELETE", self._path)
+            await self._api.unsubscribe(self._id)
 
     async def agree(self, avoid: Sequence[str]) -> Tuple[str, str]:
         """An agreement that a provider has approved, and the provider's id. Providers to avoid are
@@ -78,12 +76,15 @@ class Bargain:
             if left <= 0:
                 raise NoProvider(await self._why(refusals))
             timeout = min(5.0, left, 1.0 if later else 5.0)
-            events = await self._http.ask("GET", f"{self._path}/events?timeout={timeout:.2f}&maxEvents=10")
+            events = await self._api.collect(self._id, timeout=timeout, maxEvents=10)
             if not events and later:
                 await self._answer(later.pop(0))
             for event in events:
+                if event["eventType"] == "ProposalRejectedEvent":
+                    reason = event.get("reason")
+                    refusals.append(reason["message"] if reason else "no reason given")
+                    continue
                 if event["eventType"] != "ProposalEvent":
-                    refusals.append((event.get("reason") or {}).get("message", "no reason given"))
                     continue
                 proposal = event["proposal"]
                 if proposal["state"] == "Initial":
@@ -100,38 +101,40 @@ class Bargain:
     async def _answer(self, proposal: str) -> None:
         # The offer may be gone meanwhile, or answered by another.
         with suppress(ApiError):
-            await self._http.ask("POST", f"{self._path}/proposals/{proposal}", self._draft)
+            await self._api.counter(self._id, proposal, self._draft)
 
     async def _sign(self, proposal: str) -> str:
         valid_to = datetime.now(timezone.utc) + timedelta(minutes=10)
-        body = {"proposalId": proposal, "validTo": valid_to.isoformat()}
-        agreement = await self._http.ask("POST", "/market-api/v1/agreements", body)
-        path = f"/market-api/v1/agreements/{agreement}"
-        await self._http.ask("POST", f"{path}/confirm")
-        await self._http.ask("POST", f"{path}/wait?timeout=30")
-        return str(agreement)
+        wanted: NewAgreement = {"proposalId": proposal, "validTo": valid_to.isoformat()}
+        agreement = await self._api.create_agreement(wanted)
+        await self._api.confirm(agreement)
+        await self._api.wait_for_approval(agreement, timeout=30)
+        return agreement
 
     async def _why(self, refusals: List[str]) -> str:
-        report = await self._http.ask("GET", f"/gvpn/v1/market/demands/{self._id}/report")
+        report = await self._api.report(self._id)
         text = f"no provider took the work: {report['summary']}"
         if refusals:
             text += f"; providers that were asked said: {'; '.join(sorted(set(refusals)))}"
         return text
 
 
-async def settle(http: Http, agreement: str, allocation: str, patience: float = 30.0) -> None:
+async def settle(api: Api, agreement: str, allocation: str, patience: float = 30.0) -> None:
     """Waits for the agreement's invoice and accepts it."""
     deadline = time.monotonic() + patience
-    after = ""
+    after: Optional[str] = None
     while (left := deadline - time.monotonic()) > 0:
-        query = f"timeout={min(5.0, left):.2f}{after}"
-        for event in await http.ask("GET", f"/payment-api/v1/invoiceEvents?{query}"):
-            after = f"&afterTimestamp={event['eventDate']}"
-            path = f"/payment-api/v1/invoices/{event['invoiceId']}"
-            invoice = await http.ask("GET", path)
+        for event in await api.invoice_events(timeout=min(5.0, left), afterTimestamp=after):
+            after = event["eventDate"]
+            if "invoiceId" not in event:
+                continue
+            invoice = await api.invoice(event["invoiceId"])
             if invoice["agreementId"] != agreement:
                 continue
-            acceptance = {"totalAmountAccepted": invoice["amount"], "allocationId": allocation}
-            await http.ask("POST", f"{path}/accept", acceptance)
+            acceptance: Acceptance = {
+                "totalAmountAccepted": invoice["amount"],
+                "allocationId": allocation,
+            }
+            await api.accept_invoice(event["invoiceId"], acceptance)
             return
         await asyncio.sleep(0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, List, Optional, Set,
 
 import aiohttp
 
+from . import api
 from .errors import ApiError
 
 if TYPE_CHECKING:
@@ -46,22 +47,20 @@ class Network:
         self._gateway = ""
 
     async def __aenter__(self) -> "Network":
-        made = await self._client.http.ask("POST", "/net-api/v1/net", {"ip": self._prefix})
+        made = await self._client.api.create_network({"ip": self._prefix})
         self.id, self.ip = made["id"], made["ip"]
         self._mask, self._gateway = made["mask"], made["gateway"]
         if self._name:
-            path = f"/gvpn/v1/net/{self.id}"
-            await self._client.http.ask("PATCH", path, {"name": self._name})
+            await self._client.api.edit_network(self.id, {"name": self._name})
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with suppress(ApiError):
-            await self._client.http.ask("DELETE", f"/net-api/v1/net/{self.id}")
+            await self._client.api.remove_network(self.id)
 
     async def members(self) -> List[Member]:
         """Everybody in the network, its owner too."""
-        rows = await self._client.http.ask("GET", f"/gvpn/v1/net/{self.id}/members")
-        return [_member(row) for row in rows]
+        return [_member(row) for row in await self._client.api.members(self.id)]
 
     async def readdress(self, member: str, *ips: str) -> Member:
         """Gives a member other addresses while its payload runs. `member` is its name, number or
@@ -119,14 +118,13 @@ class Network:
             free = next((str(ip) for ip in network.hosts() if str(ip) not in taken), None)
             if free is None:
                 raise ApiError(409, f"network {self.ip} is full")
-            path = f"/net-api/v1/net/{self.id}/nodes"
-            await self._client.http.ask("POST", path, {"id": node, "ip": free})
+            await self._client.api.add_node(self.id, {"id": node, "ip": free})
             return free
 
     async def dismiss(self, ip: str) -> None:
         """Takes an address out of the network."""
         with suppress(ApiError):
-            await self._client.http.ask("DELETE", f"/gvpn/v1/net/{self.id}/members/{ip}")
+            await self._client.api.remove_member(self.id, ip)
 
     async def deployment(self, ip: str) -> Dict[str, Any]:
         """This network as a DEPLOY command names it."""
@@ -141,12 +139,11 @@ class Network:
             "nodes": nodes,
         }
 
-    async def _change(self, member: str, change: Dict[str, Any]) -> Member:
-        path = f"/gvpn/v1/net/{self.id}/members/{member}"
-        return _member(await self._client.http.ask("PATCH", path, change))
+    async def _change(self, member: str, change: api.MemberEdit) -> Member:
+        return _member(await self._client.api.edit_member(self.id, member, change))
 
 
-def _member(row: Dict[str, Any]) -> Member:
+def _member(row: api.Member) -> Member:
     return Member(row["id"], row["node"], tuple(row["ips"]), row.get("name"))
 
 

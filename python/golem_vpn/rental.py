@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
+from .api import ResultRow
 from .errors import ApiError, CommandFailed, RentalEnded
 from .market import PLATFORM, Bargain, demand, settle
 from .network import Network
@@ -121,25 +122,20 @@ class Rental:
 
     async def usage(self) -> Dict[str, float]:
         """Seconds it has lived and used the CPU; empty until the provider has measured."""
-        path = f"/activity-api/v1/activity/{self._activity}/usage"
-        counters = (await self._client.http.ask("GET", path))["currentUsage"]
-        return dict(zip(["duration_sec", "cpu_sec"], counters))
+        counters = (await self._client.api.usage(self._activity)).get("currentUsage")
+        return dict(zip(["duration_sec", "cpu_sec"], counters or []))
 
     async def _start(self) -> None:
-        http = self._client.http
+        api = self._client.api
         allocation = await self._allocate()
-        decorations = await http.ask(
-            "GET", f"/payment-api/v1/demandDecorations?allocationIds={allocation}"
-        )
+        decorations = await api.decorations([allocation])
         package = await self._client.package(self._image)
         draft = demand(package, decorations=decorations, **self._wishes)
-        async with Bargain(http, draft, self._patience) as bargain:
+        async with Bargain(api, draft, self._patience) as bargain:
             self._agreement, self.provider = await bargain.agree(self._client.busy())
         self._client.took(self.provider)
         self._cleanup.push_async_callback(self._end_agreement, allocation)
-        created = await http.ask(
-            "POST", "/activity-api/v1/activity", {"agreementId": self._agreement}
-        )
+        created = await api.create_activity({"agreementId": self._agreement})
         self._activity = created["activityId"]
         self._cleanup.push_async_callback(self._destroy)
         deploy: Dict[str, Any] = {}
@@ -152,40 +148,38 @@ class Rental:
         await self._exec([{"deploy": deploy}, {"start": {}}], "the deployment")
 
     async def _allocate(self) -> str:
-        new = {"totalAmount": "1", "paymentPlatform": PLATFORM, "makeDeposit": False}
-        made = await self._client.http.ask("POST", "/payment-api/v1/allocations", new)
-        allocation = str(made["allocationId"])
+        made = await self._client.api.allocate(
+            {"totalAmount": "1", "paymentPlatform": PLATFORM, "makeDeposit": False}
+        )
+        allocation = made["allocationId"]
 
         async def release() -> None:
             with suppress(ApiError):
-                path = f"/payment-api/v1/allocations/{allocation}"
-                await self._client.http.ask("DELETE", path)
+                await self._client.api.release_allocation(allocation)
 
         self._cleanup.push_async_callback(release)
         return allocation
 
     async def _end_agreement(self, allocation: str) -> None:
         self._client.left(self.provider)
-        path = f"/market-api/v1/agreements/{self._agreement}/terminate"
         with suppress(ApiError):
-            await self._client.http.ask("POST", path, {"message": "Finished"})
+            await self._client.api.terminate(self._agreement, {"message": "Finished"})
         with suppress(ApiError):
-            await settle(self._client.http, self._agreement, allocation)
+            await settle(self._client.api, self._agreement, allocation)
 
     async def _destroy(self) -> None:
         with suppress(ApiError):
-            path = f"/activity-api/v1/activity/{self._activity}"
-            await self._client.http.ask("DELETE", path)
+            await self._client.api.destroy_activity(self._activity)
 
-    async def _exec(self, script: List[Dict[str, Any]], what: str) -> List[Dict[str, Any]]:
+    async def _exec(self, script: List[Dict[str, Any]], what: str) -> List[ResultRow]:
         """Runs a script to its end; the results of its commands."""
         if not self._activity:
             raise RentalEnded("the rental has not begun: use `async with`")
-        path = f"/activity-api/v1/activity/{self._activity}/exec"
+        api = self._client.api
         try:
-            batch = await self._client.http.ask("POST", path, {"text": json.dumps(script)})
+            batch = await api.run_script(self._activity, {"text": json.dumps(script)})
             while True:
-                results = await self._client.http.ask("GET", f"{path}/{batch}?timeout=10")
+                results = await api.results(self._activity, batch, timeout=10)
                 if results and results[-1]["isBatchFinished"]:
                     break
                 await asyncio.sleep(0)
@@ -197,4 +191,4 @@ class Rental:
         if last["result"] != "Ok":
             message = f"{what} failed: {last.get('message') or 'no reason given'}"
             raise CommandFailed(message, last.get("stdout") or "", last.get("stderr") or "")
-        return list(results)
+        return results

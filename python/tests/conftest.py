@@ -1,6 +1,7 @@
 """The tests run against real daemons: set GOLEM_VPN_TEST_BIN to the directory of `gvpn`."""
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "conformance"), str(ROOT / "python")]
+sys.path.insert(0, str(ROOT / "conformance"))
+if not importlib.util.find_spec("golem_vpn"):
+    sys.path.insert(0, str(ROOT / "python"))
 TAG = "python/test:latest"
 
 

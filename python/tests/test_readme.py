@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import golem_vpn
 from conftest import ROOT
 from test_rental import nothing_left
 
@@ -14,7 +16,7 @@ def test_the_example_of_the_readme_runs(world):
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     env = {
         **os.environ,
-        "PYTHONPATH": str(ROOT / "python"),
+        "PYTHONPATH": str(Path(golem_vpn.__file__).parents[1]),
         "GVPN_API_URL": world.requestor.url,
         "GVPN_APPKEY": world.requestor.key,
     }

@@ -12,6 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from wire import Wire
+
 PATIENCE = 60
 
 
@@ -43,6 +45,14 @@ class Daemon:
         self.key = (self.directory / "appkey").read_text().strip()
         self.node_id = self.ask("GET", "/me")["identity"]
         return self
+
+    def dropped(self):
+        """Packets that were dropped, by reason."""
+        request = urllib.request.Request(self.url + "/metrics", headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            lines = response.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("gvpn_dropped_packets_total{") and not line.endswith(" 0")]
+        return [line.removeprefix('gvpn_dropped_packets_total{reason="').replace('"}', "") for line in found]
 
     def ask(self, method: str, path: str, body=None):
         request = urllib.request.Request(
@@ -91,7 +101,8 @@ class World:
         )
         common = ["--listen", "127.0.0.1:0", "--relay", relay, "--tun", str(tun), "--workers", "1"]
         # A client that lives on after a restart finds the requestor where it was.
-        api = f"127.0.0.1:{free_port()}"
+        port = free_port()
+        api = f"127.0.0.1:{port}"
         self.requestor = self._start(gvpn, "requestor", "daemon", "--role", "requestor", "--api", api, *common)
         common += ["--role", "provider", "--api", "127.0.0.1:0"]
         for i in range(providers if runtimes else 0):
@@ -104,6 +115,10 @@ class World:
         ]
         for daemon in [self.requestor, *self.providers]:
             daemon.ready()
+        # Clients reach the requestor by a wire that writes down what they say.
+        through = free_port()
+        self.wire = Wire(through, port)
+        self.url = f"http://127.0.0.1:{through}"
 
     def _start(self, gvpn, name, *options):
         daemon = Daemon(gvpn, self.directory, name, *options)
@@ -114,9 +129,11 @@ class World:
         """What a program asks for, such as `restart requestor`."""
         match words:
             case ["restart", "requestor"]:
+                self.wire.close()
                 self.requestor.stop()
                 self.requestor.start()
                 self.requestor.ready()
+                self.wire.open()
             case ["kill", node]:
                 next(p for p in self.providers if p.node_id == node).kill()
             case ["start", "providers"]:
@@ -158,10 +175,12 @@ class World:
         return found
 
     def last_words(self):
-        """The ends of the daemons' logs."""
-        return [f"the log of {daemon.name} ends with:\n{daemon.last_words()}" for daemon in self.daemons]
+        """The packets that were dropped, and the ends of the daemons' logs."""
+        words = [f"{d.name} dropped: {', '.join(d.dropped())}" for d in [self.requestor, *self.providers] if d.runs()]
+        return words + [f"the log of {d.name} ends with:\n{d.last_words()}" for d in self.daemons]
 
     def stop(self):
+        self.wire.stop()
         for daemon in reversed(self.daemons):
             daemon.stop()
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import clients
 import daemons
 import image
+import recorded
 
 HERE = Path(__file__).resolve().parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
@@ -34,8 +35,9 @@ TAG = "conformance/image:latest"
 # Those that last longest come first.
 PROGRAMS = [
     "yapapi/misfortunes", "golem-js/misfortunes", "golem_vpn/tests", "golem-js/vpn", "golem-js/at-once",
-    "golem-js/many", "golem-js/restart", "yapapi/resume", "yapapi/tasks", "yapapi/http_proxy", "ya-client/all", "golem-js/files", "golem-js/tcp-proxy", "yapapi/ssh",
-    "yapapi/webapp", "yapapi/simple_service", "sdk/rent", "gftp/protocol",
+    "golem-js/jobs", "golem-js/trouble", "yapapi/trouble", "yapapi/several", "golem-js/many", "golem-js/restart",
+    "yapapi/resume", "yapapi/tasks", "golem-js/images", "yapapi/http_proxy", "ya-client/all", "golem-js/files",
+    "golem-js/tcp-proxy", "yapapi/ssh", "yapapi/webapp", "yapapi/simple_service", "sdk/rent", "gftp/protocol",
 ]
 LIMIT = 300
 PRINT = threading.Lock()
@@ -46,12 +48,13 @@ def environment(program, world, binaries, directory):
     env = {
         **os.environ,
         "PATH": f"{binaries}:{os.environ['PATH']}",
-        "YAGNA_API_URL": requestor.url,
+        "YAGNA_API_URL": world.url,
         "YAGNA_APPKEY": requestor.key,
-        "GOLEM_REGISTRY_URL": f"{requestor.url}/registry",
+        "GOLEM_REGISTRY_URL": f"{world.url}/registry",
         "PAYMENT_NETWORK": "holesky",
         "CONFORMANCE_IMAGE_TAG": TAG,
         "CONFORMANCE_IMAGE": world.image,
+        "CONFORMANCE_IMAGE_FILE": str(world.image_file),
         "CONFORMANCE_PORT": str(daemons.free_port()),
         "CONFORMANCE_SSH_KEY": str(directory / "ssh_key"),
         "CONFORMANCE_INSTANCES": str(min(3, len(world.providers))),
@@ -99,6 +102,20 @@ def run(program, world, binaries, directory):
     return lines, time.monotonic() - start
 
 
+def judged(world):
+    """The daemon's answers, held against what was recorded."""
+    exchanges = world.wire.take()
+    with open(world.directory / "exchanges.log", "a") as log:
+        for exchange in exchanges:
+            print(exchange, file=log)
+    wrong, known, polls = recorded.Recorded.read().judge(exchanges)
+    if wrong:
+        return [f"FAIL not as recorded: {what}" for what in wrong]
+    if not known:
+        return []
+    return [f"ok   {known} answers as recorded, {polls} long polls that waited"]
+
+
 def left_behind(world):
     """What a program has left, after some time; also if providers are gone for good."""
     world.start_providers()
@@ -133,6 +150,7 @@ class Lane:
         try:
             world = self._world or self._begin()
             lines, seconds = run(program, world, self._binaries, world.directory)
+            lines += judged(world)
             left = left_behind(world)
             lines.append("FAIL left behind: " + ", ".join(left) if left else "ok   nothing is left behind")
         except Exception:
@@ -153,6 +171,7 @@ class Lane:
         directory.mkdir(parents=True)
         world = daemons.World(self._binaries / "gvpn", directory, self._options.providers)
         self._world = world
+        world.image_file = self._tar
         imported = world.requestor.ask("POST", "/gvpn/v1/images", {"path": str(self._tar), "tag": TAG})
         world.image = f"hash:sha3:{imported['sha3']}:{world.requestor.url}/registry/download/{imported['sha3']}"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "ssh_key"], check=True)

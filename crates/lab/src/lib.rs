@@ -38,5 +38,5 @@ pub use lan::Lan;
 pub use line::{Line, LineCounts};
 pub use nat::{Nat, Router};
 pub use process::Process;
-pub use weather::Weather;
+pub use weather::{Direction, Fate, Weather};
 pub use world::Lab;

@@ -36,15 +36,27 @@ pub struct Weather {
 
 /// What befell a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
+    /// It was lost by chance.
     Lost,
+    /// It was lost for its size.
     TooLarge,
-    Arrives { at: Instant, again: Option<Instant>, late: bool, changed: bool },
+    /// It comes.
+    Arrives {
+        /// When.
+        at: Instant,
+        /// When it comes once more.
+        again: Option<Instant>,
+        /// Others overtake it.
+        late: bool,
+        /// It is not what was sent.
+        changed: bool,
+    },
 }
 
-/// One direction of a line.
+/// One direction of a line: what happens to each frame, for tests in virtual time too.
 #[derive(Debug)]
-pub(crate) struct Direction {
+pub struct Direction {
     random: Random,
     /// A burst of losses is on.
     bad: bool,
@@ -55,12 +67,13 @@ pub(crate) struct Direction {
 }
 
 impl Direction {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The same seed makes the same things happen.
+    pub fn new(seed: u64) -> Self {
         Self { random: Random(seed), bad: false, sent: None, last: None }
     }
 
     /// What becomes of a frame sent now; it may be changed.
-    pub(crate) fn send(&mut self, now: Instant, weather: &Weather, frame: &mut [u8]) -> Fate {
+    pub fn send(&mut self, now: Instant, weather: &Weather, frame: &mut [u8]) -> Fate {
         if weather.mtu.is_some_and(|mtu| frame.len() > mtu + ETHERNET) {
             return Fate::TooLarge;
         }

@@ -18,12 +18,14 @@ use tokio::sync::mpsc;
 use crate::{
     NetError, Stream, StreamWriter,
     control::{self, Control},
+    flight,
     link::Link,
     messages,
     negotiation::{Action, Negotiation},
     path::PeerPath,
     peer::Peer,
     shared::Shared,
+    socket::Socket,
     stream,
 };
 
@@ -87,7 +89,14 @@ impl Conn {
         if peer.is_restarted(&certificate) {
             bury_former_life(shared, &peer);
         }
-        link.establish(&peer.path);
+        if link.establish(&peer.path) {
+            let (task, link) = (Arc::clone(shared), Arc::clone(&link));
+            shared.spawn(async move {
+                let again = Socket::say_again(&task.plane, &link);
+                // It has no end of its own.
+                let _ = tokio::time::timeout(flight::LAST, again).await;
+            });
+        }
         peer.path.set_silent(false);
         let (commands, inbox) = mpsc::unbounded_channel();
         let conn = Arc::new(Self {

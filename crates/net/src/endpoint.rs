@@ -55,7 +55,10 @@ impl Quic {
     }
 }
 
-fn server(key: &TransportKey, transport: &Arc<TransportConfig>) -> Result<ServerConfig, NetError> {
+pub(crate) fn server(
+    key: &TransportKey,
+    transport: &Arc<TransportConfig>,
+) -> Result<ServerConfig, NetError> {
     let config = tls::server_config(key).map_err(start_error::<TlsError>)?;
     let crypto = QuicServerConfig::try_from(config).map_err(start_error)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
@@ -65,7 +68,10 @@ fn server(key: &TransportKey, transport: &Arc<TransportConfig>) -> Result<Server
     Ok(server)
 }
 
-fn client(key: &TransportKey, transport: &Arc<TransportConfig>) -> Result<ClientConfig, NetError> {
+pub(crate) fn client(
+    key: &TransportKey,
+    transport: &Arc<TransportConfig>,
+) -> Result<ClientConfig, NetError> {
     let config = tls::client_config(key).map_err(start_error::<TlsError>)?;
     let crypto = QuicClientConfig::try_from(config).map_err(start_error)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
@@ -73,7 +79,7 @@ fn client(key: &TransportKey, transport: &Arc<TransportConfig>) -> Result<Client
     Ok(client)
 }
 
-fn transport() -> Result<TransportConfig, NetError> {
+pub(crate) fn transport() -> Result<TransportConfig, NetError> {
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).map_err(start_error)?))
@@ -89,7 +95,7 @@ fn transport() -> Result<TransportConfig, NetError> {
     Ok(config)
 }
 
-fn endpoint_config(identity: &Identity) -> EndpointConfig {
+pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
     // The key outlives a restart, so that the node can tell its peers that it has forgotten
     // their connections.
     let secret = identity.derive_secret("gvpn quic stateless reset v1");

@@ -19,6 +19,7 @@ mod control;
 mod endpoint;
 mod error;
 mod events;
+mod flight;
 mod interfaces;
 mod lanes;
 mod link;

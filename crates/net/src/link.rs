@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use quinn::udp::Transmit;
 
 use crate::{
+    flight::Flight,
     mapped, parts,
     path::PeerPath,
     wire::{Header, LocalCid},
@@ -43,8 +44,6 @@ const WHOLE_FOR: Duration = Duration::from_millis(250);
 const RELAY_HEADER: usize = 8;
 /// Hops that are known to bring parts.
 const MAX_NARROW: usize = 16;
-/// First packets kept to be repeated on a hop that becomes known during a handshake.
-const MAX_FLIGHT: usize = 4;
 
 /// The ways of one connection.
 #[derive(Debug)]
@@ -71,8 +70,9 @@ struct State {
     unanswered_since: Option<Instant>,
     /// Hops on which parts of datagrams came: whole ones may not pass there.
     narrow: Vec<Hop>,
-    flight: Vec<Vec<u8>>,
-    /// Hops that these were sent on.
+    /// What this end said last of the handshake.
+    flight: Flight,
+    /// Hops that its packets were sent on.
     tried: HashSet<Hop>,
     cids: Vec<LocalCid>,
     initial: Option<Vec<u8>>,
@@ -111,14 +111,19 @@ impl Link {
         mapped::address(self.id)
     }
 
-    /// The handshake is complete, and proved whose path this is.
-    pub(crate) fn establish(&self, path: &Arc<PeerPath>) {
+    /// The handshake is complete, and proved whose path this is. Returns whether some of its packets
+    /// are to be sent [`again`](Self::again) all the same.
+    pub(crate) fn establish(&self, path: &Arc<PeerPath>) -> bool {
         let mut state = self.state.lock();
         state.path = Some(Arc::clone(path));
         state.established = true;
-        state.flight.clear();
         let hops = std::mem::take(&mut state.hops);
         let called = hops.is_empty();
+        let more = state.flight.completed() && called;
+        if !more {
+            state.flight = Flight::default();
+            state.flight.completed();
+        }
         let heard = if called { state.answered } else { state.latest };
         let narrow = std::mem::take(&mut state.narrow);
         drop(state);
@@ -135,6 +140,7 @@ impl Link {
                 agent.handle_narrow(hop);
             }
         });
+        more
     }
 
     /// Whole datagrams do not pass on this hop.
@@ -151,13 +157,22 @@ impl Link {
     /// have not been sent on.
     pub(crate) fn unanswered_flight(&self, hops: &[Hop]) -> (Vec<Vec<u8>>, Vec<Hop>) {
         let mut state = self.state.lock();
-        if state.answered.is_some() || state.flight.is_empty() {
+        let packets: Vec<_> = state.flight.packets().map(<[u8]>::to_vec).collect();
+        if state.answered.is_some() || packets.is_empty() {
             return (Vec::new(), Vec::new());
         }
         let untried: Vec<Hop> =
             hops.iter().filter(|hop| !state.tried.contains(hop)).copied().collect();
         state.tried.extend(&untried);
-        (state.flight.clone(), untried)
+        (packets, untried)
+    }
+
+    /// Packets of the handshake that are to be sent again now, and where and how.
+    pub(crate) fn again(&self, now: Instant) -> Vec<(Vec<Sending>, Vec<u8>)> {
+        let mut state = self.state.lock();
+        let packets = state.flight.again(now).into_iter();
+        let sendings = |packet: Vec<u8>| (state.where_heard(packet.len()), packet);
+        packets.map(sendings).collect()
     }
 
     /// Where to send these datagrams now, how many bytes of them, and how.
@@ -165,6 +180,7 @@ impl Link {
         let size = transmit.contents.len();
         let Some(path) = self.known_path() else {
             let mut state = self.state.lock();
+            state.remember(now, transmit);
             let form = state.form_of_first(now);
             return state.own_hops(size, transmit.segment_size, form);
         };
@@ -183,6 +199,7 @@ impl Link {
         path: &Arc<PeerPath>,
     ) -> Vec<(Hop, Form)> {
         let mut state = self.state.lock();
+        state.remember(now, transmit);
         if state.established {
             drop(state);
             return path.tell(|agent, now| {
@@ -191,7 +208,6 @@ impl Link {
                 hops.map(|hop| (hop, form_on(agent.mtu(hop)))).collect()
             });
         }
-        state.remember(transmit);
         let form = state.form_of_first(now);
         let since = state.unanswered_since.unwrap_or(now);
         let silent = now.saturating_duration_since(since) >= PATIENCE;
@@ -221,6 +237,9 @@ impl Link {
         }
         state.latest = Some(hop);
         state.unanswered_since = None;
+        if !state.established {
+            state.flight.heard(Instant::now());
+        }
         let Some(path) = state.path.clone() else { return state.earn(hop, earned) };
         let established = state.established;
         drop(state);
@@ -245,17 +264,22 @@ impl Link {
 }
 
 impl State {
-    fn remember(&mut self, transmit: &Transmit<'_>) {
-        if self.answered.is_some() {
-            return;
-        }
+    fn remember(&mut self, now: Instant, transmit: &Transmit<'_>) {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for packet in transmit.contents.chunks(size) {
-            if self.flight.len() == MAX_FLIGHT {
-                self.flight.remove(0);
-            }
-            self.flight.push(packet.to_vec());
+        transmit.contents.chunks(size).for_each(|packet| self.flight.sent(now, packet));
+    }
+
+    /// Where the other end was heard, or may be: so much may be sent there.
+    fn where_heard(&mut self, size: usize) -> Vec<Sending> {
+        if self.path.is_none() {
+            return self.own_hops(size, None, Form::Whole);
         }
+        let hops = match self.answered {
+            Some(hop) => vec![hop],
+            None => self.tried.iter().copied().collect(),
+        };
+        let form = |hop| Sending { hop, size, form: self.form(hop, Form::Whole) };
+        hops.into_iter().map(form).collect()
     }
 
     fn earn(&mut self, hop: Hop, earned: usize) {

@@ -309,7 +309,13 @@ async fn answer(shared: Arc<Shared>) {
         };
         let task = Arc::clone(&shared);
         shared.spawn(async move {
-            let adopted = match incoming.await {
+            let connected = async {
+                tokio::select! {
+                    quic = incoming.into_future() => quic,
+                    never = Socket::say_again(&task.plane, &link) => match never {},
+                }
+            };
+            let adopted = match connected.await {
                 Ok(quic) => {
                     Conn::adopt(&task, quic, Arc::clone(&link), false).map_err(|e| e.to_string())
                 }

@@ -199,6 +199,8 @@ impl Peer {
         }
         let connecting = shared.call(link, Some(self.node))?;
         tokio::pin!(connecting);
+        let again = Socket::say_again(&shared.plane, link);
+        tokio::pin!(again);
         let quic = loop {
             tokio::select! {
                 result = &mut connecting => {
@@ -209,6 +211,7 @@ impl Peer {
                     Some(Err(why)) => reason = Some(why),
                     None => found = None,
                 },
+                never = &mut again => match never {},
                 () = tokio::time::sleep_until(start + limit) => {
                     let heard = link.latest_hop().is_some();
                     if heard && limit < CALL {

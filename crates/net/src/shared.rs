@@ -27,6 +27,7 @@ use crate::{
     peer::Peer,
     relay_stream::Dialer,
     relays::Relays,
+    socket::Socket,
 };
 
 /// How many streams may wait for a service to take them.
@@ -100,7 +101,10 @@ impl Shared {
         let link = self.links.call_hop(Hop::Direct(addr));
         let called = async {
             let quic = self.call(&link, None).map_err(|e| e.to_string())?;
-            let quic = quic.await.map_err(|e| e.to_string())?;
+            let quic = tokio::select! {
+                quic = quic => quic.map_err(|e| e.to_string())?,
+                never = Socket::say_again(&self.plane, &link) => match never {},
+            };
             Conn::adopt(self, quic, Arc::clone(&link), true).map_err(|e| e.to_string())
         };
         let called = tokio::time::timeout(limit, called).await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     fmt, io,
     io::IoSliceMut,
     net::{Ipv6Addr, SocketAddr},
@@ -25,6 +26,7 @@ use quinn::{
 use tokio::sync::mpsc;
 
 use crate::{
+    flight,
     link::{Form, Link, Links, Sending},
     parts::{self, Parts, TYPE_PART},
 };
@@ -102,43 +104,20 @@ impl Socket {
         }
     }
 
-    /// Sends datagrams one way, in the form that suits it.
-    fn send(&self, link: &Link, sending: Sending, transmit: &Transmit<'_>) -> io::Result<()> {
-        let datagram = Datagram {
-            hop: sending.hop,
-            contents: &transmit.contents[..sending.size],
-            segment_size: transmit.segment_size,
-            ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
-        };
-        match sending.form {
-            Form::Whole => {}
-            Form::Parts(mtu) => return self.send_in_parts(&datagram, mtu),
-            Form::Both => drop(self.send_in_parts(&datagram, MIN_MTU)),
+    /// Sends the packets of a handshake again as long as it is waited for.
+    pub(crate) async fn say_again(plane: &DataPlane, link: &Link) -> Infallible {
+        loop {
+            tokio::time::sleep(flight::AGAIN / 2).await;
+            for (sendings, packet) in link.again(Instant::now()) {
+                for Sending { hop, size, form } in sendings {
+                    let contents = &packet[..size];
+                    let datagram = Datagram { hop, contents, segment_size: None, ecn: 0 };
+                    if let Err(error) = send(plane, link, &datagram, form) {
+                        tracing::trace!(%hop, %error, "packet not sent again");
+                    }
+                }
+            }
         }
-        let sent = self.plane.send_datagram(&datagram);
-        let too_large = |error: &io::Error| error.raw_os_error() == Some(nix::libc::EMSGSIZE);
-        if sent.as_ref().is_err_and(too_large) {
-            link.narrows(sending.hop);
-            return self.send_in_parts(&datagram, MIN_MTU);
-        }
-        sent
-    }
-
-    /// Sends datagrams so that what is on the wire is a UDP payload of at most `mtu` bytes.
-    fn send_in_parts(&self, datagram: &Datagram<'_>, mtu: u16) -> io::Result<()> {
-        let room = usize::from(mtu).saturating_sub(datagram.hop.header_len());
-        let size = datagram.segment_size.unwrap_or(datagram.contents.len()).max(1);
-        datagram.contents.chunks(size).try_for_each(|whole| {
-            let split = match whole.len() > room {
-                true => parts::split(whole, room, rand::random()),
-                false => None,
-            };
-            let (contents, segment_size) = match &split {
-                Some((bytes, stride)) => (&bytes[..], Some(*stride)),
-                None => (whole, None),
-            };
-            self.plane.send_datagram(&Datagram { contents, segment_size, ..*datagram })
-        })
     }
 
     /// Sends a datagram again on one hop.
@@ -148,6 +127,39 @@ impl Socket {
             tracing::trace!(%hop, %error, "datagram not repeated");
         }
     }
+}
+
+/// Sends datagrams one way, in the form that suits it.
+fn send(plane: &DataPlane, link: &Link, datagram: &Datagram<'_>, form: Form) -> io::Result<()> {
+    match form {
+        Form::Whole => {}
+        Form::Parts(mtu) => return send_in_parts(plane, datagram, mtu),
+        Form::Both => drop(send_in_parts(plane, datagram, MIN_MTU)),
+    }
+    let sent = plane.send_datagram(datagram);
+    let too_large = |error: &io::Error| error.raw_os_error() == Some(nix::libc::EMSGSIZE);
+    if sent.as_ref().is_err_and(too_large) {
+        link.narrows(datagram.hop);
+        return send_in_parts(plane, datagram, MIN_MTU);
+    }
+    sent
+}
+
+/// Sends datagrams so that what is on the wire is a UDP payload of at most `mtu` bytes.
+fn send_in_parts(plane: &DataPlane, datagram: &Datagram<'_>, mtu: u16) -> io::Result<()> {
+    let room = usize::from(mtu).saturating_sub(datagram.hop.header_len());
+    let size = datagram.segment_size.unwrap_or(datagram.contents.len()).max(1);
+    datagram.contents.chunks(size).try_for_each(|whole| {
+        let split = match whole.len() > room {
+            true => parts::split(whole, room, rand::random()),
+            false => None,
+        };
+        let (contents, segment_size) = match &split {
+            Some((bytes, stride)) => (&bytes[..], Some(*stride)),
+            None => (whole, None),
+        };
+        plane.send_datagram(&Datagram { contents, segment_size, ..*datagram })
+    })
 }
 
 /// Appends a datagram, joined with the one before it if both are alike and adjacent in memory.
@@ -176,7 +188,13 @@ impl AsyncUdpSocket for Socket {
         let sendings = link.send_to(Instant::now(), transmit);
         let mut full = !sendings.is_empty();
         for sending in sendings {
-            match self.send(&link, sending, transmit) {
+            let datagram = Datagram {
+                hop: sending.hop,
+                contents: &transmit.contents[..sending.size],
+                segment_size: transmit.segment_size,
+                ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
+            };
+            match send(&self.plane, &link, &datagram, sending.form) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => tracing::trace!(hop = %sending.hop, %error, "datagram not sent"),
                 Ok(()) => {}

@@ -3,7 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -121,12 +121,15 @@ impl Payload {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut got = Vec::new();
                 stream.read_to_end(&mut got).unwrap();
+                stream.write_all(b"!").unwrap();
                 got
             });
             let connect = || TcpStream::connect_timeout(&addr, LIMIT);
             let mut stream = self.host.enter(connect).unwrap().unwrap();
             stream.write_all(bytes).unwrap();
-            drop(stream);
+            stream.shutdown(Shutdown::Write).unwrap();
+            // Of a socket that nobody holds any more Linux gives up the rest early on a bad line.
+            stream.read_exact(&mut [0]).unwrap();
             receiver.join().unwrap()
         })
     }

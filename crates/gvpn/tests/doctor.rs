@@ -138,7 +138,14 @@ fn miniupnpd(router: &Router, dir: &TempDir, protocols: &str) -> Process {
 }
 
 async fn a_port_is_mapped_by(protocols: &str, name: &str) {
+    a_port_is_mapped(protocols, name, None).await;
+}
+
+async fn a_port_is_mapped(protocols: &str, name: &str, rules: Option<&str>) {
     let world = World::new(Nat::Symmetric);
+    if let Some(rules) = rules {
+        world.router.host.run("nft", [rules]).unwrap();
+    }
     let dir = TempDir::new().unwrap();
     let _daemon = miniupnpd(&world.router, &dir, protocols);
     let mut said = Value::Null;
@@ -162,6 +169,15 @@ async fn a_port_is_mapped_by(protocols: &str, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_maps_a_port_by_pcp() {
     a_port_is_mapped_by("enable_natpmp=yes\nenable_upnp=no", "PCP").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_knows_no_pcp_maps_a_port_by_nat_pmp() {
+    // The router's daemon knows both: what is of PCP's version (RFC 6887, 7.1) does not reach it.
+    let older = "add table inet older
+        add chain inet older input { type filter hook input priority 0; }
+        add rule inet older input udp dport 5351 @th,64,8 2 drop";
+    a_port_is_mapped("enable_natpmp=yes\nenable_upnp=no", "NAT-PMP", Some(older)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

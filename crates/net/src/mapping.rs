@@ -9,7 +9,8 @@ use std::{
 };
 
 use crab_nat::{
-    GatewayAddress, InternetProtocol, PortMappingOptions, PortMappingType, TimeoutConfig, natpmp,
+    GatewayAddress, InternetProtocol, MappingFailure, PortMappingOptions, PortMappingType,
+    TimeoutConfig, natpmp,
 };
 use igd_next::{
     PortMappingProtocol, SearchOptions,
@@ -198,9 +199,15 @@ async fn by_pcp(gateway: IpAddr, own: IpAddr, port: NonZeroU16) -> Result<Held, 
         timeout_config: Some(TIMEOUTS),
     };
     let gateway = GatewayAddress::from(gateway);
-    let mapping =
-        crab_nat::PortMapping::new(gateway, own, InternetProtocol::Udp, port, options).await;
-    let mapping = mapping.map_err(|e| e.to_string())?;
+    let udp = InternetProtocol::Udp;
+    let mapping = match crab_nat::PortMapping::new(gateway, own, udp, port, options).await {
+        Ok(mapping) => mapping,
+        // A router that knows but NAT-PMP should say so to PCP, but may keep silent.
+        Err(MappingFailure::Pcp(pcp)) => natpmp::port_mapping(gateway, udp, port, options)
+            .await
+            .map_err(|natpmp| format!("{pcp}; {natpmp}"))?,
+        Err(MappingFailure::NatPmp(natpmp)) => return Err(natpmp.to_string()),
+    };
     let outside = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => external_ip,
         PortMappingType::NatPmp => natpmp::external_address(gateway, Some(TIMEOUTS))

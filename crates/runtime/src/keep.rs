@@ -28,7 +28,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Helper;
+use crate::{Helper, cage::Cage};
 
 /// Environment variable with the [`Order`].
 const ORDER: &str = "GVPN_KEEP";
@@ -41,6 +41,8 @@ pub(crate) struct Order {
     pub(crate) args: Vec<Vec<u8>>,
     /// Whether the program's standard output is its standard input's socket too.
     pub(crate) output_to_input: bool,
+    /// What it is shut in, and its complaints with it: they go where its output goes.
+    pub(crate) cage: Option<Cage>,
 }
 
 /// Starts a keeper for a program; the socket is the program's standard input. `prepare` sees the
@@ -69,6 +71,10 @@ pub(crate) fn keep_main() -> io::Result<()> {
     if !has_own_pids() {
         // Without a pid namespace orphans of the runtime at least come to this process.
         prctl::set_child_subreaper(true)?;
+    }
+    if order.cage.is_some() {
+        // Who breaks out of the program must not find a way through its keepers.
+        prctl::set_dumpable(false)?;
     }
     let (mut wait, held) = io::pipe()?;
     // SAFETY: this process has one thread.
@@ -100,7 +106,17 @@ fn first(keeper: &mut io::PipeReader, order: &Order) -> io::Result<()> {
             let args = order.args.iter().cloned().map(OsString::from_vec);
             let mut command = Command::new(&order.program);
             command.args(args).env_remove(ORDER);
-            Err(command.exec())
+            if let Some(cage) = &order.cage {
+                nix::unistd::dup2_stderr(io::stdin())?;
+                command.env_clear().envs(cage.environment());
+                if let Err(e) = cage.enter() {
+                    eprintln!("it cannot be shut in: {e}");
+                    exit(1);
+                }
+            }
+            let error = command.exec();
+            eprintln!("{}: {error}", order.program.display());
+            Err(error)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! [`Namespace`](gvpn_vnic::Namespace), and follows every change while the payload runs. A runtime
 //! with a network card of its own overrides [`Runtime::join`] and hands out its end of it.
 
+mod cage;
 mod cgroup;
 mod confinement;
 mod container;
@@ -17,6 +18,7 @@ mod init;
 mod keep;
 mod layers;
 mod limits;
+mod mounts;
 mod names;
 mod network;
 mod payload;

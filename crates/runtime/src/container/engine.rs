@@ -12,6 +12,8 @@ use std::{
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::mounts::make_read_only;
+
 /// The name of the one container of an init.
 const NAME: &str = "payload";
 /// Where programs of the system are, whatever `PATH` says.
@@ -108,7 +110,7 @@ impl Engine {
     fn keep_from_groups(&self) -> io::Result<()> {
         let place = Path::new("/sys/fs/cgroup");
         match self.groups {
-            Groups::ReadOnly => make_read_only(place),
+            Groups::ReadOnly => protect(place),
             Groups::Hidden => Ok(nix::mount::mount(
                 Some("tmpfs"),
                 place,
@@ -182,33 +184,10 @@ impl Entry {
     }
 }
 
-/// Makes everything mounted below a place read-only, in the present mount namespace.
-fn make_read_only(place: &Path) -> io::Result<()> {
-    if !place.exists() {
-        return Ok(());
-    }
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let path = std::ffi::CString::new(place.as_os_str().as_encoded_bytes())?;
-    // SAFETY: path and attributes outlive the call, which only reads them.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    match io::Error::last_os_error() {
-        _ if done == 0 => Ok(()),
-        // Not a place where anything is mounted: there is nothing to be kept from.
-        e if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        e => Err(e),
+/// Makes a place read-only, where there is one with something mounted.
+fn protect(place: &Path) -> io::Result<()> {
+    match make_read_only(place) {
+        Err(e) if place.exists() && e.raw_os_error() != Some(libc::EINVAL) => Err(e),
+        _ => Ok(()),
     }
 }

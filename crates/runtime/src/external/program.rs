@@ -97,6 +97,7 @@ impl Executable {
             program: self.path.clone(),
             args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             output_to_input: matches!(streams, Streams::Channel),
+            cage: None,
         };
         let (stdout, stderr, complaints) = match streams {
             Streams::Pipes { stdout, stderr } => (Some(stdout), stderr, Complaints::default()),

@@ -16,13 +16,27 @@ use super::{
     image::{Disk, Kind},
     kernel::Kernel,
 };
-use crate::Limits;
+use crate::{Limits, cage::SCRATCH};
 
 /// Memory of a machine without a limit of its own.
 const MEMORY: u64 = 512 << 20;
 /// The least that boots.
 const LEAST_MEMORY: u64 = 128 << 20;
 const QEMU: &str = "qemu-system-x86_64";
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+/// Where systems have libraries.
+const LIBRARIES: [&str; 8] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/nix/store",
+    "/gnu/store",
+];
+/// Where systems have what QEMU gives a machine before its kernel.
+const FIRMWARE: [&str; 3] = ["/usr/share/qemu", "/usr/share/seabios", "/usr/share/qemu-kvm"];
 /// The virtio port that leads to the agent.
 const PORT: &str = "gvpn";
 
@@ -49,6 +63,8 @@ enum Accelerator {
 /// A machine to be started.
 pub(super) struct Plan<'a> {
     pub(super) disk: &'a Disk,
+    /// Where its process finds its kernel.
+    pub(super) kernel: &'a Path,
     pub(super) limits: &'a Limits,
     /// The agent's line.
     pub(super) line: &'a OwnedFd,
@@ -173,6 +189,27 @@ impl Machine {
         }
     }
 
+    /// What its program needs of the host: files and directories, and devices.
+    pub(super) fn needs(self, program: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mut files = vec![program.to_owned()];
+        match (self, Accelerator::best()) {
+            (Self::UserMode, _) => {
+                files.extend(libraries(program));
+                (files, vec![])
+            }
+            (_, accelerator) => {
+                // It loads parts of itself by name, and firmware.
+                files.extend(LIBRARIES.iter().chain(&FIRMWARE).map(PathBuf::from));
+                let own = program.parent().and_then(Path::parent);
+                let own =
+                    own.filter(|prefix| ![Path::new("/"), Path::new("/usr")].contains(prefix));
+                files.extend(own.into_iter().flat_map(|own| [own.join("lib"), own.join("share")]));
+                let kvm = (accelerator == Accelerator::Kvm).then(|| PathBuf::from("/dev/kvm"));
+                (files, kvm.into_iter().collect())
+            }
+        }
+    }
+
     /// How many bytes its line to the agent holds.
     pub(super) fn line_room(self) -> usize {
         match self {
@@ -193,7 +230,7 @@ impl Machine {
     pub(super) fn command(self, kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
         match self {
             Self::UserMode => user_mode(kernel, initramfs, plan),
-            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => qemu(kernel, initramfs, plan),
+            Self::QemuVhost | Self::QemuStream | Self::QemuDgram => qemu(initramfs, plan),
         }
     }
 }
@@ -227,8 +264,9 @@ impl Accelerator {
 }
 
 impl Plan<'_> {
+    /// MiB of the machine's memory.
     fn memory(&self) -> u64 {
-        self.limits.memory.unwrap_or(MEMORY).max(LEAST_MEMORY) >> 20
+        memory(self.limits) >> 20
     }
 
     /// What the agent reads on the kernel's command line.
@@ -250,11 +288,11 @@ fn user_mode(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
         format!("initrd={}", initramfs.display()),
         match plan.disk.kind {
             Kind::Squashfs => format!("ubd0r={disk}"),
-            Kind::Ext4 => format!("ubd0=disk.cow,{disk}"),
+            Kind::Ext4 => format!("ubd0={SCRATCH}/disk.cow,{disk}"),
         },
         // No directory of the host can be mounted but an empty one.
         "hostfs=empty".to_owned(),
-        "uml_dir=uml".to_owned(),
+        format!("uml_dir={SCRATCH}"),
         "umid=machine".to_owned(),
         "con=null".to_owned(),
         "con0=fd:0,fd:1".to_owned(),
@@ -271,7 +309,7 @@ fn user_mode(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
     Command { program: kernel.image.clone(), args: args.into_iter().map(OsString::from).collect() }
 }
 
-fn qemu(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
+fn qemu(initramfs: &Path, plan: &Plan<'_>) -> Command {
     let (accelerator, processor) = Accelerator::best().words();
     let cores = plan.limits.cpu_cores.unwrap_or(1.0).ceil().max(1.0);
     let mut append = plan.agent_words("/dev/vda", PORT);
@@ -316,7 +354,7 @@ fn qemu(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
         };
         add(&["-netdev", &netdev, "-device", &device]);
     }
-    args.extend(["-kernel".into(), kernel.image.clone().into_os_string()]);
+    args.extend(["-kernel".into(), plan.kernel.as_os_str().to_owned()]);
     args.extend(["-initrd".into(), initramfs.as_os_str().to_owned()]);
     Command { program: find(QEMU).unwrap_or_else(|| QEMU.into()), args }
 }
@@ -324,6 +362,26 @@ fn qemu(kernel: &Kernel, initramfs: &Path, plan: &Plan<'_>) -> Command {
 /// A path as QEMU's options take it: a comma is said twice.
 fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
+}
+
+/// Bytes of memory of a machine with these limits.
+pub(super) fn memory(limits: &Limits) -> u64 {
+    limits.memory.unwrap_or(MEMORY).max(LEAST_MEMORY)
+}
+
+/// The libraries of a program, as its loader finds them; where it does not say, all that there are.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = std::process::Command::new(LOADER).arg("--list").arg(program).output();
+    let listed = listed.map_or_else(|_| vec![], |output| output.stdout);
+    let text = String::from_utf8_lossy(&listed);
+    let paths = text.lines().filter_map(|line| line.split(' ').find_map(path_in));
+    let paths: Vec<PathBuf> = paths.collect();
+    if paths.is_empty() { LIBRARIES.map(PathBuf::from).to_vec() } else { paths }
+}
+
+fn path_in(word: &str) -> Option<PathBuf> {
+    let word = word.trim();
+    word.starts_with('/').then(|| word.into())
 }
 
 fn find(program: &str) -> Option<PathBuf> {

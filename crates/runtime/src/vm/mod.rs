@@ -26,12 +26,18 @@ use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
     Access, Exit, Limits, Names, NetworkConfig, Output, Payload, Program, Runtime, RuntimeError,
-    Usage, cgroup::Cgroup, keep, network::interface, usage,
+    Usage,
+    cage::{self, Cage},
+    cgroup::Cgroup,
+    keep,
+    limits::PROCESSES,
+    network::interface,
+    usage,
 };
 use card::{Cards, Place, Plug};
 use console::Console;
 use guest::Guest;
-use image::Disk;
+use image::{Disk, Kind};
 pub use machine::Machine;
 use machine::Plan;
 
@@ -42,6 +48,10 @@ const SILENCE: Duration = Duration::from_secs(120);
 const PATIENCE: &str = "GVPN_VM_PATIENCE";
 /// How long it may take to end by itself when told to.
 const GRACE: Duration = Duration::from_secs(5);
+/// Bytes of files in memory that a machine's process may have beside the machine's memory.
+const BESIDES: u64 = 32 << 20;
+/// Threads and processes of it beside those of the payload.
+const THREADS: u64 = 64;
 /// The largest file that a payload without a limit of storage may hand out.
 const LARGEST_FILE: u64 = 64 << 30;
 
@@ -105,8 +115,8 @@ impl Vm {
         let kernel = machine.kernel().map_err(RuntimeError::Failed)?;
         let start = || RuntimeError::io("start the machine");
         let directory = payload.make_directory("vm").await?;
-        for part in ["vm/empty", "vm/uml"] {
-            payload.make_directory(part).await?;
+        for part in ["empty"].iter().chain(&cage::PARTS) {
+            payload.make_directory(&format!("vm/{part}")).await?;
         }
         let initramfs = directory.join("initramfs");
         let (writing, to) = (kernel.clone(), initramfs.clone());
@@ -117,29 +127,38 @@ impl Vm {
         let cards = self.cards.wire().map_err(start())?;
         let config = payload.config();
         // By way of descriptors: the machine's process may not come along the paths.
-        let opened = [&initramfs, &disk.path].map(File::open);
-        let [initramfs, image] = opened.map(|file| file.map(OwnedFd::from).map_err(start()));
-        let (initramfs, image) = (initramfs?, image?);
-        let disk = Disk { path: machine::path_of(&image), kind: disk.kind };
-        let plan = Plan { disk: &disk, limits: &config.limits, line: &agents_line, cards: &cards };
-        let (program, args) =
-            machine.command(&kernel, &machine::path_of(&initramfs), &plan).into_bytes();
-        let order = keep::Order { program, args, output_to_input: true };
+        let opened = [&kernel.image, &initramfs, &disk.path].map(File::open);
+        let opened = opened.map(|file| file.map(OwnedFd::from).map_err(start()));
+        let opened = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let files: Vec<_> = opened.iter().map(machine::path_of).collect();
+        let disk = Disk { path: files[2].clone(), kind: disk.kind };
+        let limits = &config.limits;
+        let plan =
+            Plan { disk: &disk, kernel: &files[0], limits, line: &agents_line, cards: &cards };
+        let (program, args) = machine.command(&kernel, &files[1], &plan).into_bytes();
+        let (shown, devices) = machine.needs(&program);
+        let cage = Cage {
+            shown,
+            devices,
+            files,
+            writes: disk.kind == Kind::Ext4,
+            // User-mode Linux would have its memory there.
+            temporary: machine != Machine::UserMode,
+            memory: machine::memory(limits) + BESIDES,
+            processes: limits.processes.unwrap_or(PROCESSES) + THREADS,
+        };
+        let order = keep::Order { program, args, output_to_input: true, cage: Some(cage) };
         let namespace = payload.namespace().await?;
         let plugs = cards.into_iter().filter_map(|card| match card {
             Plug::Dgram(fd) | Plug::Stream(fd) => Some(fd),
             Plug::Vhost(_) => None,
         });
-        let passed = machine::pass_on(plugs.chain([agents_line, initramfs, image]).collect());
+        let passed = machine::pass_on(plugs.chain([agents_line]).chain(opened).collect());
         let doors = self.processors(payload);
         let kept = keep::start(&config.helper, &order, |command| {
             // SAFETY: `write` on descriptors that the closure owns is async-signal-safe.
             unsafe { command.pre_exec(move || enter(&doors)) };
-            command.current_dir(&directory).env("HOME", &directory);
-            if machine != Machine::UserMode {
-                // What is written to a disk goes there; user-mode Linux has its memory there.
-                command.env("TMPDIR", &directory);
-            }
+            command.current_dir(&directory);
             namespace.enter(command, false)?;
             // SAFETY: `fcntl` on descriptors that the closure owns is async-signal-safe.
             unsafe { command.pre_exec(passed) };

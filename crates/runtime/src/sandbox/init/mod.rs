@@ -1,7 +1,6 @@
 //! The sandbox's init process: its programs are its children, in its own root.
 
 mod confine;
-mod fence;
 mod files;
 mod mounts;
 mod process;
@@ -12,6 +11,7 @@ use nix::{sched::CloneFlags, unistd::Pid};
 
 use crate::{
     Access, Names, Program,
+    confinement::fence::fence,
     init::{NameFiles, Setup, inside::Inside},
 };
 use process::Launcher;
@@ -35,7 +35,7 @@ impl Inside for InSandbox {
         let names = mounts::set_up(&setup)?;
         // One fence around everything that will run here, this process included: programs of one payload
         // may signal each other.
-        fence::fence(Path::new("/"), Path::new("/dev"))
+        fence(Path::new("/"), Path::new("/dev"), &[])
             .map_err(|e| io::Error::other(format!("the payload cannot be fenced in: {e}")))?;
         Ok(Self { names, launcher: Launcher::new(&setup) })
     }

@@ -16,13 +16,13 @@ use nix::{
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat},
-    unistd::{chdir, fchdir, pivot_root},
 };
 
 use crate::{
     confinement::{PROC_HIDDEN, PROC_READ_ONLY, TTY_GROUP},
     init::{NameFiles, Setup},
     layers::mount_root,
+    mounts::{bind, change_root},
     rooted::{Root, fd_path},
 };
 
@@ -39,7 +39,7 @@ pub(super) fn set_up(setup: &Setup<()>) -> io::Result<NameFiles> {
         named("/tmp", root.mount_tmp(setup))?;
         Ok(names)
     })?;
-    named("the root", change_root())?;
+    named("the root", change_root(Path::new("root")))?;
     Ok(names)
 }
 
@@ -87,13 +87,13 @@ impl Root {
         for name in PROC_READ_ONLY {
             let Ok(part) = self.open(&format!("proc/{name}"), OFlag::O_PATH) else { continue };
             let part = Place(part);
-            bind(&part.path(), Path::new(&part.path()))?;
+            bind(Path::new(&part.path()), Path::new(&part.path()))?;
             let again = self.open(&format!("proc/{name}"), OFlag::O_PATH)?;
             remount(&Place(again).path(), flags | MsFlags::MS_RDONLY)?;
         }
         for name in PROC_HIDDEN {
             let Ok(part) = self.open(&format!("proc/{name}"), OFlag::O_PATH) else { continue };
-            bind("/dev/null", Path::new(&Place(part).path()))?;
+            bind(Path::new("/dev/null"), Path::new(&Place(part).path()))?;
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Root {
         tmpfs(&self.directory("dev")?, flags, "mode=755,size=1m,nr_inodes=4096")?;
         for device in DEVICES {
             let place = self.file("dev", device)?;
-            bind(&format!("/dev/{device}"), Path::new(&place.path()))?;
+            bind(Path::new(&format!("/dev/{device}")), Path::new(&place.path()))?;
         }
         let pts = self.directory("dev/pts")?;
         let group = if setup.own_ids { format!(",gid={TTY_GROUP}") } else { String::new() };
@@ -142,7 +142,7 @@ impl Root {
         let files = NameFiles::make(Path::new(&directory), &setup.names)?;
         for name in NameFiles::NAMES {
             let place = self.file("etc", name)?;
-            bind(&format!("{directory}/{name}"), Path::new(&place.path()))?;
+            bind(Path::new(&format!("{directory}/{name}")), Path::new(&place.path()))?;
         }
         umount2(fd_path(source.as_fd()).as_str(), MntFlags::MNT_DETACH)?;
         Ok(files)
@@ -181,22 +181,7 @@ fn tmpfs(place: &Place, flags: MsFlags, options: &str) -> io::Result<()> {
     Ok(mount(Some("tmpfs"), place.path().as_str(), Some("tmpfs"), flags, Some(options))?)
 }
 
-fn bind(from: &str, to: &Path) -> io::Result<()> {
-    Ok(mount(Some(from), to, NO_DATA, MsFlags::MS_BIND | MsFlags::MS_REC, NO_DATA)?)
-}
-
 fn remount(place: &str, flags: MsFlags) -> io::Result<()> {
     let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
     Ok(mount(NO_DATA, place, NO_DATA, flags, NO_DATA)?)
-}
-
-fn change_root() -> io::Result<()> {
-    chdir("root")?;
-    // The old root ends up mounted over the new one, and goes.
-    pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    chdir("/")?;
-    let root = Root::at("/")?;
-    fchdir(root.as_fd())?;
-    Ok(())
 }

@@ -1,5 +1,10 @@
 //! What payloads may not do, whatever runs them.
 
+pub(crate) mod fence;
+pub(crate) mod filter;
+
+use std::io;
+
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::{Limits, limits::PROCESSES};
@@ -47,6 +52,26 @@ pub(crate) fn limits(limits: &Limits) -> Vec<(Resource, &'static str, u64)> {
         }
     }
     all
+}
+
+/// Takes all capabilities but these from what the present process will start.
+///
+/// # Errors
+/// When the kernel does not do it.
+pub(crate) fn keep_capabilities(kept: &[(u32, &str)]) -> io::Result<()> {
+    for capability in 0..64 {
+        if kept.iter().any(|(kept, _)| *kept == capability) {
+            continue;
+        }
+        // SAFETY: plain system call.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::EINVAL) => break,
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// System calls that no payload needs and kernels have been broken with.

@@ -1,6 +1,6 @@
 //! Landlock: what a payload reaches beyond its root is refused by the kernel even if it finds a way there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
@@ -12,8 +12,9 @@ const VERSION: ABI = ABI::V6;
 
 /// Fences the present thread, and all that it will start, in for good: files below `root` only, no
 /// device nodes made, device controls below `devices` only, no mounts, and no signals or abstract
-/// sockets to processes outside. Says whether the kernel does any of it.
-pub(super) fn fence(root: &Path, devices: &Path) -> Result<bool, RulesetError> {
+/// sockets to processes outside. What `files` lead to may be read, wherever it is. Says whether the
+/// kernel does any of it.
+pub(crate) fn fence(root: &Path, devices: &Path, files: &[PathBuf]) -> Result<bool, RulesetError> {
     let everything = AccessFs::from_all(VERSION);
     let of_devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
     let mut rules =
@@ -23,6 +24,11 @@ pub(super) fn fence(root: &Path, devices: &Path) -> Result<bool, RulesetError> {
     }
     if let Ok(devices) = PathFd::new(devices) {
         rules = rules.add_rule(PathBeneath::new(devices, AccessFs::IoctlDev))?;
+    }
+    for file in files {
+        if let Ok(file) = PathFd::new(file) {
+            rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+        }
     }
     Ok(rules.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }
@@ -78,7 +84,7 @@ mod tests {
             // Opened before, as a descriptor that leaks would be.
             let leaked = fs::File::open(&outside).unwrap();
             nix::sys::prctl::set_no_new_privs().unwrap();
-            if !fence(&root, &root.join("dev")).unwrap() {
+            if !fence(&root, &root.join("dev"), &[]).unwrap() {
                 return None;
             }
             let through = openat(leaked.as_fd(), "secret", OFlag::O_RDONLY, Mode::empty());

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use crate::{
     header::{FEATURES, Features, PROTOCOL},
     memory::Memory,
-    message::{HEADER, MAX_BODY, MAX_REGIONS, Message, REPLY_ACK, Request, wrong},
+    message::{HEADER, MAX_BODY, Message, REPLY_ACK, Request, wrong},
     ring::{Ring, Taken},
 };
 
@@ -44,6 +44,9 @@ const TELL_AFTER: u16 = 32;
 const HEAR_EVERY: u32 = 256;
 /// Most messages that are followed, and looks at a ring that are taken, before others get their turn.
 const TURN: usize = 16;
+
+/// Most descriptors that the kernel passes at once (`SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 253;
 
 const MONITOR: u64 = 0;
 const MACHINE: u64 = 1;
@@ -292,7 +295,8 @@ impl AsFd for Card {
 fn next_message(socket: &OwnedFd) -> io::Result<(Message, Vec<OwnedFd>)> {
     let mut bytes = [0; HEADER + MAX_BODY];
     let (head, body) = bytes.split_at_mut(HEADER);
-    let mut space = cmsg_space!([RawFd; MAX_REGIONS]);
+    // Those that are too many must be closed too.
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut into = [IoSliceMut::new(head)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let socket = socket.as_raw_fd();

@@ -22,6 +22,8 @@
 
 mod card;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod memory;
 mod message;
 mod ring;

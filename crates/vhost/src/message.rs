@@ -7,7 +7,7 @@ use std::io;
 pub(crate) const HEADER: usize = 12;
 /// The longest body that is read: a memory table with all its regions.
 pub(crate) const MAX_BODY: usize = 8 + MAX_REGIONS * REGION;
-/// Most regions of a memory table, and most descriptors that come with a message.
+/// Most regions of a memory table.
 pub(crate) const MAX_REGIONS: usize = 8;
 
 const REGION: usize = 32;

@@ -22,6 +22,9 @@ use crate::{
 
 /// Most buffers that one frame fills.
 const MOST_BUFFERS: usize = 128;
+/// Most descriptors that are looked at for one frame. A machine must make no chain that is longer than its
+/// ring (Virtio 1.2, section 2.7.5.2), in a table of its own neither; one that does could keep others waiting.
+const MOST_DESCRIPTORS: usize = 1024;
 /// The machine's flag that it wants no interrupts.
 const NO_INTERRUPT: u16 = 1;
 
@@ -146,7 +149,13 @@ impl Ring {
         let Some(chain) = chains.next() else { return Ok(Taken::Nothing) };
         let head = chain.head_index();
         let (mut header, mut at, mut len, mut fits) = ([0; LONG], 0, 0usize, true);
-        for descriptor in chain.readable() {
+        for (looked_at, descriptor) in chain.enumerate() {
+            if looked_at >= MOST_DESCRIPTORS {
+                return Err(wrong("a frame in too many pieces"));
+            }
+            if descriptor.is_write_only() {
+                continue;
+            }
             let (mut from, mut left) = (descriptor.addr(), descriptor.len() as usize);
             if at < header_len {
                 let part = left.min(header_len - at);
@@ -207,12 +216,19 @@ impl Ring {
         let header_len = self.features.header_len();
         let (mut buffers, mut count) = ([(0, 0); MOST_BUFFERS], 0);
         let mut source = Source { parts, at: 0 };
-        let mut first = None;
+        let (mut first, mut looked_at) = (None, 0);
         let chains = self.queue.iter(&memory.map).map_err(io::Error::other)?;
         for chain in chains.take(most) {
             let head = chain.head_index();
             let mut written = 0u32;
-            for descriptor in chain.writable() {
+            for descriptor in chain {
+                looked_at += 1;
+                if looked_at > MOST_DESCRIPTORS {
+                    return Err(wrong("buffers in too many pieces"));
+                }
+                if !descriptor.is_write_only() {
+                    continue;
+                }
                 let (mut to, mut room) = (descriptor.addr(), descriptor.len() as usize);
                 if first.is_none() {
                     // The header is written when it is known how many buffers there are.

@@ -19,6 +19,13 @@ pub struct Request {
 pub enum Order {
     /// Make an interface exactly so.
     Configure(Interface),
+    /// Name the interface with this hardware address so; it may be on its way.
+    Adopt {
+        /// Its name from now on.
+        name: String,
+        /// Its hardware address, as the kernel writes it.
+        mac: String,
+    },
     /// Take an interface's addresses and routes away.
     Clear {
         /// The interface.

@@ -66,6 +66,7 @@ erase! {
     usage() -> Result<Usage, RuntimeError>;
     ended() -> String;
     join(network: &'a NetworkConfig) -> Result<Nic, RuntimeError>;
+    joined(network: &'a NetworkConfig) -> Result<(), RuntimeError>;
     update(network: &'a NetworkConfig) -> Result<(), RuntimeError>;
     leave(network: NetworkId) -> Result<(), RuntimeError>;
     rename(names: &'a Names) -> Result<(), RuntimeError>;

@@ -90,6 +90,18 @@ pub trait Runtime: 'static {
         payload.join(network).await
     }
 
+    /// The vNIC of a network that was joined is now served by the data path: frames go through it.
+    ///
+    /// # Errors
+    /// When the payload cannot use it; it then leaves the network.
+    async fn joined(
+        &self,
+        _payload: &Payload,
+        _network: &NetworkConfig,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Changes a network that the payload is in: addresses, routes, MTU.
     ///
     /// # Errors

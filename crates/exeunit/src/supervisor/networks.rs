@@ -59,6 +59,11 @@ impl Networks {
             let _ = unit.runtime.leave(&unit.payload, id).await;
             return Err(format!("network {id}: {reason}"));
         }
+        if let Err(e) = unit.runtime.joined(&unit.payload, network).await {
+            unit.daemon.report(Report::Detach { network: id, member }).await;
+            let _ = unit.runtime.leave(&unit.payload, id).await;
+            return Err(format!("network {id}: {e}"));
+        }
         Ok(())
     }
 

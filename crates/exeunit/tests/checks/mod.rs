@@ -38,6 +38,7 @@ pub const CHECKS: &[(&str, Check)] = checks! {
     "names": network::names,
     "live addresses": network::live_addresses,
     "live joining and leaving": network::live_joining_and_leaving,
+    "many networks, again and again": network::many_networks,
     "owner's rules": network::rules,
     "terminated while it runs": payload::terminated,
     "killed": payload::killed,

@@ -105,6 +105,47 @@ pub(super) async fn live_joining_and_leaving(subject: &Subject) -> Verdict {
     None
 }
 
+/// More networks than are usual, joined and left while the payload runs, the later ones like the first.
+pub(super) async fn many_networks(subject: &Subject) -> Verdict {
+    let mut last = None;
+    for round in 0..2 {
+        let networks: Vec<_> = (0..6)
+            .map(|n| {
+                let number = 50 + 10 * round + n;
+                let prefixes = [format!("10.{number}.0.0/24"), format!("fd{number}::/64")];
+                let network = subject.board.network(&[&prefixes[0], &prefixes[1]]);
+                let member = |name, n: u32| {
+                    let ips = [format!("10.{number}.0.{n}"), format!("fd{number}::{n}")];
+                    subject.board.member(network, name, &[&ips[0], &ips[1]])
+                };
+                (number, member("near", 3), member("payload", 2))
+            })
+            .collect();
+        for (_, near, own) in &networks {
+            subject.neighbour.unit.reconfigure(near.clone());
+            subject.payload.unit.reconfigure(own.clone());
+        }
+        for (number, ..) in &networks {
+            subject.shell_until(&format!("busybox ping -c 1 -W 1 10.{number}.0.3")).await;
+            subject.shell_until(&format!("busybox ping -c 1 -W 1 fd{number}::3")).await;
+        }
+        // Super-packets and all.
+        let number = networks[5].0;
+        let there = subject.neighbour.shell("md5sum < /var/www/many").await;
+        let sum = format!("busybox wget -q -O - http://10.{number}.0.3/many | busybox md5sum");
+        assert_eq!(subject.shell(&sum).await, there);
+        for (number, near, own) in networks {
+            subject.payload.unit.remove_network(own.network);
+            subject.neighbour.unit.remove_network(near.network);
+            last = Some(number);
+        }
+        let gone = format!("! busybox ip addr | busybox grep -q 10.{}.0.2", last.unwrap_or(0));
+        subject.shell_until(&gone).await;
+    }
+    subject.shell("busybox ping -c 1 -W 10 10.40.0.3").await;
+    None
+}
+
 pub(super) async fn rules(subject: &Subject) -> Verdict {
     let seen = &subject.seen[PAYLOAD];
     let quarantined = |it| MemberEdit { quarantined: Some(it), ..MemberEdit::default() };

@@ -50,6 +50,7 @@ fn live() -> Result<(), String> {
     while let Some((Request { id, order }, data)) = line.receive()? {
         let outcome = match order {
             Order::Configure(interface) => network.configure(&interface),
+            Order::Adopt { name, mac } => network.adopt(&name, &mac),
             Order::Clear { name } => network.clear(&name),
             Order::Rename { hostname, hosts, resolv_conf } => {
                 network::rename(&hostname, &hosts, &resolv_conf)

@@ -1,8 +1,14 @@
 //! Interfaces and names.
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use gvpn_link::{Interface, Netlink, quiet_ipv6};
+
+/// How long a card that was plugged in is waited for at a time.
+const APPEARANCE: Duration = Duration::from_secs(1);
 
 /// The machine's interfaces.
 pub(super) struct Network {
@@ -35,9 +41,7 @@ impl Network {
             if *card != name {
                 netlink.rename(card, &name).map_err(|e| format!("rename {card}: {e}"))?;
             }
-            quiet_ipv6(&name);
-            // The switch lets no link-local address pass but the member's own.
-            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
+            prepare(&name);
             names.push(name);
         }
         Ok(Self { netlink, names })
@@ -54,6 +58,25 @@ impl Network {
         refused.map_err(|e| format!("cannot {}: {}", e.what, e.source))
     }
 
+    /// Names a card that was plugged in; waits for it a little.
+    pub(super) fn adopt(&mut self, name: &str, mac: &str) -> Result<(), String> {
+        let start = Instant::now();
+        let found = loop {
+            match with_address(mac) {
+                Some(found) => break found,
+                None if start.elapsed() > APPEARANCE => {
+                    return Err(format!("there is no card {mac}"));
+                }
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        if found != name {
+            self.netlink.rename(&found, name).map_err(|e| format!("rename {found}: {e}"))?;
+        }
+        prepare(name);
+        Ok(())
+    }
+
     pub(super) fn clear(&mut self, name: &str) -> Result<(), String> {
         let mtu = fs::read_to_string(format!("/sys/class/net/{name}/mtu")).unwrap_or_default();
         let empty = Interface {
@@ -65,6 +88,21 @@ impl Network {
         // It stays up: user-mode Linux brings a card up once only.
         self.configure(&empty)
     }
+}
+
+fn prepare(name: &str) {
+    quiet_ipv6(name);
+    // The switch lets no link-local address pass but the member's own.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1");
+}
+
+fn with_address(mac: &str) -> Option<String> {
+    let entries = fs::read_dir("/sys/class/net").ok()?.flatten();
+    let is_it = |entry: &fs::DirEntry| {
+        fs::read_to_string(entry.path().join("address")).is_ok_and(|text| text.trim() == mac)
+    };
+    let found = entries.into_iter().find(is_it)?;
+    Some(found.file_name().to_string_lossy().into_owned())
 }
 
 /// User-mode Linux's cards have no device behind them.

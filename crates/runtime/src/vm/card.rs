@@ -1,4 +1,5 @@
-//! The network cards of a machine: there from its start, given to networks as they are joined.
+//! The network cards of a machine: those of the networks that it starts with, and those of networks joined later,
+//! which QEMU takes while it runs, and of which user-mode Linux has some in reserve.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +20,8 @@ use gvpn_model::NetworkId;
 use gvpn_vnic::{Nic, NicKind};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
-/// Cards beyond those of the networks known at the start.
-const SPARE: usize = 4;
+/// Cards in reserve of a machine that takes none later.
+const SPARE: usize = 16;
 
 /// How a machine's cards are wired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,7 @@ pub(super) enum Wiring {
     Dgram,
     /// Frames behind their length. A card has one life: half a frame may be left on its wire.
     Stream,
-    /// Rings in the machine's memory. A card has one life, and somebody must serve it before the machine
-    /// starts: cards for networks joined later are of datagrams.
+    /// Rings in the machine's memory. A card has one life, and somebody must serve it before the machine has it.
     Vhost,
 }
 
@@ -38,6 +38,8 @@ pub(super) enum Wiring {
 #[derive(Debug)]
 pub(super) struct Cards {
     wiring: Wiring,
+    /// Whether a machine that runs takes further ones.
+    pluggable: bool,
     /// Where sockets with a name are.
     place: OnceLock<Place>,
     state: Mutex<State>,
@@ -55,18 +57,21 @@ pub(super) struct Place {
 struct State {
     /// Which card a network has.
     networks: BTreeMap<NetworkId, usize>,
-    cards: Vec<Card>,
-    /// Whether the machine runs, and no card can be added.
+    cards: BTreeMap<usize, Card>,
+    /// Whether the machine runs.
     wired: bool,
 }
 
 #[derive(Debug)]
 struct Card {
+    number: usize,
     wiring: Wiring,
     /// The data path's end; of a card with one life until it has it.
     ours: Option<OwnedFd>,
     /// Until the machine has it.
     theirs: Option<Plug>,
+    /// Whether it was plugged into a machine that ran.
+    later: bool,
 }
 
 /// The end of a card that a machine gets.
@@ -78,9 +83,19 @@ pub(super) enum Plug {
     Vhost(String),
 }
 
+/// The hardware address of a card that is plugged into a machine that runs, by which it is known there.
+pub(super) fn mac(number: usize) -> String {
+    format!("02:67:76:70:6e:{number:02x}")
+}
+
 impl Cards {
-    pub(super) fn new(wiring: Wiring) -> Self {
-        Self { wiring, place: OnceLock::new(), state: Mutex::default() }
+    pub(super) fn new(wiring: Wiring, pluggable: bool) -> Self {
+        Self { wiring, pluggable, place: OnceLock::new(), state: Mutex::default() }
+    }
+
+    /// Whether they are rings in the machine's memory.
+    pub(super) fn share_memory(&self) -> bool {
+        self.wiring == Wiring::Vhost
     }
 
     /// Whether it is to be said where sockets with a name are.
@@ -93,27 +108,45 @@ impl Cards {
         let _ = self.place.set(place);
     }
 
-    /// Gives a network a card: its number and the data path's end of it.
-    pub(super) fn take(&self, network: NetworkId) -> Result<(usize, Nic), String> {
+    /// Gives a network a card; the data path's end of it.
+    pub(super) fn take(&self, network: NetworkId) -> Result<Nic, String> {
         let mut state = self.lock();
         let State { networks, cards, wired } = &mut *state;
-        let is_free =
-            |n: &usize| cards[*n].ours.is_some() && !networks.values().any(|taken| taken == n);
-        let number =
-            match networks.get(&network).copied().or_else(|| (0..cards.len()).find(is_free)) {
-                Some(number) => number,
-                None if *wired => {
-                    let count = cards.len();
-                    return Err(format!("the machine has {count} network cards, and none is free"));
-                }
-                None => {
-                    cards.push(self.make(self.wiring, cards.len()).map_err(|e| e.to_string())?);
-                    cards.len() - 1
-                }
-            };
-        let nic = cards[number].nic().map_err(|e| e.to_string())?;
+        let text = |e: io::Error| e.to_string();
+        let is_free = |(n, card): &(&usize, &Card)| {
+            card.ours.is_some() && !networks.values().any(|taken| taken == *n)
+        };
+        let known = networks.get(&network).copied();
+        let number = match known.or_else(|| cards.iter().find(is_free).map(|(n, _)| *n)) {
+            Some(number) => number,
+            None if *wired && !self.pluggable => {
+                let count = cards.len();
+                return Err(format!("the machine has {count} network cards, and none is free"));
+            }
+            None => {
+                let number = (0..).find(|n| !cards.contains_key(n)).unwrap_or_default();
+                let card = self.make(number).map_err(text)?;
+                cards.insert(number, Card { later: *wired, ..card });
+                number
+            }
+        };
+        let card = cards.get_mut(&number).ok_or("there is no such card")?;
+        let nic = card.nic().map_err(text)?;
         networks.insert(network, number);
-        Ok((number, nic))
+        Ok(nic)
+    }
+
+    /// A network's card that the machine, which runs, has not got yet.
+    pub(super) fn unplugged(&self, network: NetworkId) -> Option<(usize, Plug)> {
+        let mut state = self.lock();
+        let number = *state.networks.get(&network)?;
+        let plug = state.cards.get_mut(&number)?.theirs.take()?;
+        Some((number, plug))
+    }
+
+    /// Forgets a card that the machine has let go of.
+    pub(super) fn forget(&self, number: usize) {
+        self.lock().cards.remove(&number);
     }
 
     /// The card of a network.
@@ -121,37 +154,49 @@ impl Cards {
         self.lock().networks.get(&network).copied()
     }
 
-    /// Takes a network's card away.
-    pub(super) fn release(&self, network: NetworkId) {
+    /// Takes a network's card away; its number, if it can be pulled out of the machine.
+    pub(super) fn release(&self, network: NetworkId) -> Option<usize> {
         let mut state = self.lock();
-        if let Some(number) = state.networks.remove(&network)
-            && !state.wired
-            && state.cards[number].ours.is_none()
-            && let Ok(card) = self.make(self.spare(), number)
-        {
+        let number = state.networks.remove(&network)?;
+        if !state.wired {
             // A machine would wait for whoever serves a card that is served no more.
-            state.cards[number] = card;
+            state.cards.remove(&number);
+            return None;
         }
+        let card = state.cards.get_mut(&number)?;
+        if card.later && card.theirs.is_some() {
+            // It never got into the machine.
+            state.cards.remove(&number);
+            return None;
+        }
+        if card.later {
+            // Whoever comes next gets another.
+            card.ours = None;
+        }
+        card.later.then_some(number)
     }
 
     /// The machine's ends of all cards, in their order, for a machine that is about to start.
     pub(super) fn wire(&self) -> io::Result<Vec<Plug>> {
         let mut state = self.lock();
-        for _ in 0..SPARE {
-            let card = self.make(self.spare(), state.cards.len())?;
-            state.cards.push(card);
+        let State { networks, cards, wired } = &mut *state;
+        // The machine counts without gaps.
+        for (number, (_, card)) in std::mem::take(cards).into_iter().enumerate() {
+            networks.values_mut().filter(|taken| **taken == card.number).for_each(|n| *n = number);
+            cards.insert(number, Card { number, ..card });
         }
-        state.wired = true;
+        if !self.pluggable {
+            for number in cards.len()..cards.len() + SPARE {
+                cards.insert(number, self.make(number)?);
+            }
+        }
+        *wired = true;
         let gone = || io::Error::other("the machine has been started before");
-        state.cards.iter_mut().map(|card| card.theirs.take().ok_or_else(gone)).collect()
+        cards.values_mut().map(|card| card.theirs.take().ok_or_else(gone)).collect()
     }
 
-    /// The wiring of a card that nobody may serve yet when the machine starts.
-    fn spare(&self) -> Wiring {
-        if self.wiring == Wiring::Vhost { Wiring::Dgram } else { self.wiring }
-    }
-
-    fn make(&self, wiring: Wiring, number: usize) -> io::Result<Card> {
+    fn make(&self, number: usize) -> io::Result<Card> {
+        let wiring = self.wiring;
         let pair = |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = match wiring {
             Wiring::Dgram => pair(SockType::Datagram).map(|(o, t)| (o, Plug::Dgram(t)))?,
@@ -163,7 +208,7 @@ impl Cards {
                 (place.listen(&name)?, Plug::Vhost(name))
             }
         };
-        Ok(Card { wiring, ours: Some(ours), theirs: Some(theirs) })
+        Ok(Card { number, wiring, ours: Some(ours), theirs: Some(theirs), later: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,6 +222,8 @@ impl Place {
         // By way of the descriptor, for a path may be longer than a socket's name.
         let directory = File::open(&self.directory)?;
         let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
+        // A card of that number may have been there before.
+        let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         chown(&path, Some(self.owner.0), Some(self.owner.1))?;
@@ -207,23 +254,60 @@ impl Card {
 mod tests {
     use super::*;
 
+    fn cards(wiring: Wiring, pluggable: bool) -> (Cards, tempfile::TempDir) {
+        let cards = Cards::new(wiring, pluggable);
+        let directory = tempfile::tempdir().unwrap();
+        let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        cards.set_place(Place { directory: directory.path().to_owned(), owner });
+        (cards, directory)
+    }
+
     #[test]
-    fn cards_are_given_back_where_their_wire_is_clean() {
+    fn networks_come_and_go_without_end() {
         for wiring in [Wiring::Dgram, Wiring::Stream, Wiring::Vhost] {
-            let cards = Cards::new(wiring);
-            let directory = tempfile::tempdir().unwrap();
-            let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-            cards.set_place(Place { directory: directory.path().to_owned(), owner });
+            let (cards, _directory) = cards(wiring, true);
             let networks: Vec<_> = (0..6).map(|_| NetworkId::random()).collect();
-            assert_eq!(cards.take(networks[0]).unwrap().0, 0);
-            assert_eq!(cards.take(networks[1]).unwrap().0, 1);
-            assert_eq!(cards.wire().unwrap().len(), 2 + SPARE);
-            cards.release(networks[0]);
-            let next = cards.take(networks[2]).unwrap().0;
-            assert_eq!(next, if wiring == Wiring::Dgram { 0 } else { 2 });
-            assert_eq!(cards.of(networks[2]), Some(next));
-            let rest = networks[3..].iter().filter(|n| cards.take(**n).is_ok()).count();
-            assert_eq!(rest, 3);
+            for network in &networks[..3] {
+                cards.take(*network).unwrap();
+            }
+            // The first leaves before the machine starts: the others move up.
+            assert_eq!(cards.release(networks[0]), None);
+            assert_eq!(cards.wire().unwrap().len(), 2);
+            assert_eq!((cards.of(networks[1]), cards.of(networks[2])), (Some(0), Some(1)));
+            assert!(cards.unplugged(networks[1]).is_none());
+            for _ in 0..50 {
+                cards.take(networks[3]).unwrap();
+                assert_eq!(cards.unplugged(networks[3]).unwrap().0, 2);
+                assert_eq!(cards.release(networks[3]), Some(2));
+                cards.forget(2);
+            }
+            // One that never got in, and one that the machine does not let go of.
+            cards.take(networks[4]).unwrap();
+            assert_eq!(cards.release(networks[4]), None);
+            cards.take(networks[4]).unwrap();
+            cards.unplugged(networks[4]).unwrap();
+            assert_eq!(cards.release(networks[4]), Some(2));
+            cards.take(networks[5]).unwrap();
+            assert_eq!(cards.of(networks[5]), Some(3));
+            // One that was there from the start.
+            assert_eq!(cards.release(networks[1]), None);
+            cards.take(networks[4]).unwrap();
+            assert_eq!(cards.of(networks[4]), Some(if wiring == Wiring::Dgram { 0 } else { 4 }));
         }
+    }
+
+    #[test]
+    fn a_machine_that_takes_no_cards_later_has_some_in_reserve() {
+        let (cards, _directory) = cards(Wiring::Dgram, false);
+        let networks: Vec<_> = (0..SPARE + 2).map(|_| NetworkId::random()).collect();
+        cards.take(networks[0]).unwrap();
+        assert_eq!(cards.wire().unwrap().len(), 1 + SPARE);
+        for _ in 0..50 {
+            cards.take(networks[1]).unwrap();
+            assert_eq!(cards.of(networks[1]), Some(1));
+            assert_eq!(cards.release(networks[1]), None);
+        }
+        let taken = networks.iter().filter(|network| cards.take(**network).is_ok()).count();
+        assert_eq!(taken, 1 + SPARE);
     }
 }

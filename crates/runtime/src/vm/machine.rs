@@ -15,6 +15,7 @@ use super::{
     card::{Plug, Wiring},
     image::{Disk, Kind},
     kernel::Kernel,
+    monitor::BUS,
 };
 use crate::{Limits, cage::SCRATCH};
 
@@ -70,6 +71,10 @@ pub(super) struct Plan<'a> {
     pub(super) line: &'a OwnedFd,
     /// The cards' ends.
     pub(super) cards: &'a [Plug],
+    /// Whether cards, these or later ones, are rings in the machine's memory.
+    pub(super) shares_memory: bool,
+    /// The end of the line to it that its monitor gets.
+    pub(super) monitor: &'a OwnedFd,
 }
 
 /// A command line.
@@ -210,6 +215,11 @@ impl Machine {
         }
     }
 
+    /// Whether it takes network cards while it runs.
+    pub(super) fn is_pluggable(self) -> bool {
+        self != Self::UserMode
+    }
+
     /// How many bytes its line to the agent holds.
     pub(super) fn line_room(self) -> usize {
         match self {
@@ -325,7 +335,7 @@ fn qemu(initramfs: &Path, plan: &Plan<'_>) -> Command {
     add(&["-accel", accelerator, "-cpu", processor]);
     let memory = plan.memory();
     add(&["-smp", &cores.to_string(), "-m", &memory.to_string(), "-serial", "stdio"]);
-    if plan.cards.iter().any(|card| matches!(card, Plug::Vhost(_))) {
+    if plan.shares_memory {
         // Sealed against shrinking, which whoever serves the cards insists on.
         let shared = format!("memory-backend-memfd,id=memory,size={memory}M,share=on,seal=on");
         add(&["-object", &shared, "-machine", "q35,memory-backend=memory"]);
@@ -337,6 +347,11 @@ fn qemu(initramfs: &Path, plan: &Plan<'_>) -> Command {
     add(&["-chardev", &format!("socket,id=line,fd={}", plan.line.as_raw_fd())]);
     add(&["-device", &format!("virtserialport,chardev=line,name={PORT}")]);
     add(&["-device", "virtio-rng-pci"]);
+    // For cards that come later: the bus of the machine itself takes none.
+    add(&["-device", "pcie-root-port,id=door,chassis=1"]);
+    add(&["-device", &format!("pcie-pci-bridge,id={BUS},bus=door")]);
+    add(&["-chardev", &format!("socket,id=monitor,fd={}", plan.monitor.as_raw_fd())]);
+    add(&["-mon", "chardev=monitor,mode=control"]);
     for (number, card) in plan.cards.iter().enumerate() {
         let mut device = format!("virtio-net-pci,netdev=net{number},romfile=");
         let netdev = match card {

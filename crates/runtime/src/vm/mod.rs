@@ -7,6 +7,7 @@ mod guest;
 mod image;
 mod kernel;
 mod machine;
+mod monitor;
 
 use std::{
     fs::File,
@@ -16,7 +17,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gvpn_guest::Order;
@@ -40,6 +41,7 @@ use guest::Guest;
 use image::{Disk, Kind};
 pub use machine::Machine;
 use machine::Plan;
+use monitor::Monitor;
 
 /// How long a machine may take to boot; translated instructions on a busy host take their time.
 const BOOT: Duration = Duration::from_secs(240);
@@ -48,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(120);
 const PATIENCE: &str = "GVPN_VM_PATIENCE";
 /// How long it may take to end by itself when told to.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a machine may take to find a card that was plugged in.
+const APPEARANCE: Duration = Duration::from_secs(60);
 /// Bytes of files in memory that a machine's process may have beside the machine's memory.
 const BESIDES: u64 = 32 << 20;
 /// Threads and processes of it beside those of the payload.
@@ -79,6 +83,7 @@ struct State {
 #[derive(Debug)]
 struct Running {
     guest: Guest,
+    monitor: Monitor,
     process: tokio::sync::Mutex<Child>,
     pid: u32,
     console: Console,
@@ -89,9 +94,10 @@ impl Vm {
     pub fn new(machine: Option<Machine>) -> Self {
         let machine = machine.map_or_else(Machine::best, Ok);
         let wiring = machine.as_ref().map_or(card::Wiring::Dgram, |machine| machine.wiring());
+        let pluggable = machine.as_ref().is_ok_and(|machine| machine.is_pluggable());
         Self {
             machine,
-            cards: Cards::new(wiring),
+            cards: Cards::new(wiring, pluggable),
             disk: OnceCell::new(),
             running: OnceCell::new(),
             state: Mutex::default(),
@@ -124,6 +130,8 @@ impl Vm {
         written.map_err(|e| start()(io::Error::other(e)))?.map_err(start())?;
         let (line, agents_line) = UnixStream::pair().map_err(start())?;
         let agents_line = OwnedFd::from(agents_line);
+        let (ours, monitor) = UnixStream::pair().map_err(start())?;
+        let (ours, monitor) = (Monitor::new(ours).map_err(start())?, OwnedFd::from(monitor));
         let cards = self.cards.wire().map_err(start())?;
         let config = payload.config();
         // By way of descriptors: the machine's process may not come along the paths.
@@ -133,8 +141,15 @@ impl Vm {
         let files: Vec<_> = opened.iter().map(machine::path_of).collect();
         let disk = Disk { path: files[2].clone(), kind: disk.kind };
         let limits = &config.limits;
-        let plan =
-            Plan { disk: &disk, kernel: &files[0], limits, line: &agents_line, cards: &cards };
+        let plan = Plan {
+            disk: &disk,
+            kernel: &files[0],
+            limits,
+            line: &agents_line,
+            cards: &cards,
+            shares_memory: self.cards.share_memory(),
+            monitor: &monitor,
+        };
         let (program, args) = machine.command(&kernel, &files[1], &plan).into_bytes();
         let (shown, devices) = machine.needs(&program);
         let cage = Cage {
@@ -153,7 +168,7 @@ impl Vm {
             Plug::Dgram(fd) | Plug::Stream(fd) => Some(fd),
             Plug::Vhost(_) => None,
         });
-        let passed = machine::pass_on(plugs.chain([agents_line]).chain(opened).collect());
+        let passed = machine::pass_on(plugs.chain([agents_line, monitor]).chain(opened).collect());
         let doors = self.processors(payload);
         let kept = keep::start(&config.helper, &order, |command| {
             // SAFETY: `write` on descriptors that the closure owns is async-signal-safe.
@@ -171,7 +186,7 @@ impl Vm {
         let pid = process.pid();
         let process = tokio::sync::Mutex::new(process);
         match timeout(BOOT, Guest::greet(line, machine.line_room())).await {
-            Ok(Ok(guest)) => Ok(Running { guest, process, pid, console }),
+            Ok(Ok(guest)) => Ok(Running { guest, monitor: ours, process, pid, console }),
             Ok(Err(reason)) => Err(failed(&reason, &console).await),
             Err(_) => {
                 let reason = format!("it did not boot within {} s", BOOT.as_secs());
@@ -195,10 +210,6 @@ impl Vm {
             let text = format!("the payload is not in network {}", network.network);
             return Err(RuntimeError::Failed(text));
         };
-        if card >= running.guest.interfaces.len() {
-            let text = format!("the machine has no network card {card}");
-            return Err(RuntimeError::Failed(text));
-        }
         let order = Order::Configure(interface(card as u32, network));
         running.guest.obey("configure a network", order).await.map(drop)
     }
@@ -211,6 +222,21 @@ impl Vm {
             resolv_conf: names.resolv_conf(),
         };
         running.guest.obey("change names", order).await.map(drop)
+    }
+}
+
+/// Gives a machine that runs a network card.
+async fn plug_in(running: &Running, number: usize, plug: Plug) -> Result<(), RuntimeError> {
+    let failed = |e| RuntimeError::Failed(format!("the machine takes no network card: {e}"));
+    running.monitor.plug(number, plug).await.map_err(failed)?;
+    let name = format!("eth{number}");
+    let deadline = Instant::now() + APPEARANCE;
+    loop {
+        let order = Order::Adopt { name: name.clone(), mac: card::mac(number) };
+        match running.guest.obey("find its network card", order).await {
+            Err(_) if Instant::now() < deadline && !running.guest.is_over() => {}
+            found => return found.map(drop),
+        }
     }
 }
 
@@ -253,6 +279,11 @@ impl Runtime for Vm {
         let _telling = self.telling.lock().await;
         let running = self.boot(payload).await?;
         let networks = self.state().networks.clone();
+        let (wanted, there) = (networks.len(), running.guest.interfaces.len());
+        if there < wanted {
+            let text = format!("the machine found {there} network cards of {wanted}");
+            return Err(RuntimeError::Failed(text));
+        }
         for network in &networks {
             self.tell(&running, network).await?;
         }
@@ -340,15 +371,22 @@ impl Runtime for Vm {
             let directory = payload.make_directory("vm").await?;
             self.cards.set_place(Place { directory, owner: payload.namespace().await?.root() });
         }
-        let (_, nic) = self.cards.take(id).map_err(RuntimeError::Failed)?;
-        if let Some(running) = self.running.get()
-            && let Err(e) = self.tell(running, network).await
-        {
-            self.cards.release(id);
-            return Err(e);
-        }
+        let nic = self.cards.take(id).map_err(RuntimeError::Failed)?;
         self.state().set(network);
         Ok(nic)
+    }
+
+    async fn joined(
+        &self,
+        _payload: &Payload,
+        network: &NetworkConfig,
+    ) -> Result<(), RuntimeError> {
+        let _telling = self.telling.lock().await;
+        let Some(running) = self.running.get() else { return Ok(()) };
+        if let Some((number, plug)) = self.cards.unplugged(network.network) {
+            plug_in(running, number, plug).await?;
+        }
+        self.tell(running, network).await
     }
 
     async fn update(
@@ -368,17 +406,24 @@ impl Runtime for Vm {
         let _telling = self.telling.lock().await;
         self.state().networks.retain(|known| known.network != network);
         let card = self.cards.of(network);
-        self.cards.release(network);
+        let loose = self.cards.release(network);
         let (Some(card), Some(running)) = (card, self.running.get()) else { return Ok(()) };
         if running.guest.is_over() {
             return Ok(());
         }
         let order = Order::Clear { name: format!("eth{card}") };
-        match running.guest.obey("leave a network", order).await {
-            // A machine that ends meanwhile is in no network.
-            Err(_) if running.guest.is_over() => Ok(()),
-            left => left.map(drop),
+        let mut left = running.guest.obey("leave a network", order).await.map(drop);
+        if let Some(number) = loose {
+            let pulled = running.monitor.pull(number).await;
+            if pulled.is_ok() {
+                self.cards.forget(number);
+            }
+            let failed =
+                |e| RuntimeError::Failed(format!("the machine cannot leave a network: {e}"));
+            left = left.and(pulled.map_err(failed));
         }
+        // A machine that ends meanwhile is in no network.
+        if running.guest.is_over() { Ok(()) } else { left }
     }
 
     async fn rename(&self, _payload: &Payload, names: &Names) -> Result<(), RuntimeError> {

@@ -147,12 +147,17 @@ def configure(network):
     if not wanted:
         bits = sum(bin(int(part)).count("1") for part in text(network, 3).split("."))
         wanted = [f"{text(network, 4)}/{bits}"]
-    name = text(network, 100)
+    set_addresses(text(network, 100), wanted)
+
+
+def set_addresses(name, wanted):
+    # Members of several networks may have one link-local address in all of them.
+    others = [a for other, has in INTERFACES.items() if other != name for a in has]
     for address in INTERFACES.get(name, []):
-        if address not in wanted:
+        if address not in wanted + others:
             ip("addr", "del", address, "dev", "eth0")
     for address in wanted:
-        if address not in INTERFACES.get(name, []):
+        if address not in INTERFACES.get(name, []) + others:
             nodad = ["nodad"] if ":" in address else []
             ip("addr", "add", address, "dev", "eth0", *nodad)
     INTERFACES[name] = wanted
@@ -313,8 +318,8 @@ def start():
             answer(number, UPDATE)
         elif LEAVE in request:
             name = text(parse(request[LEAVE][0]), 1)
-            for address in INTERFACES.pop(name, []):
-                ip("addr", "del", address, "dev", "eth0")
+            set_addresses(name, [])
+            del INTERFACES[name]
             answer(number, LEAVE)
         elif RENAME in request:
             open("names", "w").write(text(parse(request[RENAME][0]), 2))

@@ -94,9 +94,14 @@ fn pass(socket: &UdpSocket, part: &[u8]) -> nix::Result<usize> {
 fn receive(socket: &UdpSocket, mut device: File) {
     let mut packet = vec![0; 2 * MOST];
     let mut length = 0;
-    while let Ok(more) = socket.recv(&mut packet[length..]) {
-        length += more;
-        if more.is_multiple_of(PIECE) && length <= MOST {
+    loop {
+        match socket.recv(&mut packet[length..]) {
+            Ok(more) => length += more,
+            // The other half was not there yet.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(_) => return,
+        }
+        if length.is_multiple_of(PIECE) && length <= MOST {
             continue;
         }
         let _ = device.write(&packet[..length]);

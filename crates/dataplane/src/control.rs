@@ -104,8 +104,8 @@ impl Control {
         let id = PortId(self.next_port);
         let kind = nic.kind();
         let unusable = |source| AttachError::Unusable { kind, source };
-        let poll = Arc::clone(&core.worker_of(id.0).poll);
-        let port = Port::new(id, self.network(network), owner, nic, poll).map_err(unusable)?;
+        let polls = core.workers.iter().map(|worker| Arc::clone(&worker.poll)).collect();
+        let port = Port::new(id, self.network(network), owner, nic, polls).map_err(unusable)?;
         let port = Arc::new(port);
         self.next_port += 1;
         self.ports.insert(id.0, Arc::clone(&port));

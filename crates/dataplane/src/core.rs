@@ -85,8 +85,8 @@ impl Core {
         let _ = self.events.send(event);
     }
 
-    /// The thread that reads a port.
-    pub(crate) fn worker_of(&self, port: u64) -> &WorkerState {
-        &self.workers[port as usize % self.workers.len()]
+    /// The thread that takes what a carrier brings.
+    pub(crate) fn worker_of(&self, carrier: u64) -> &WorkerState {
+        &self.workers[carrier as usize % self.workers.len()]
     }
 }

@@ -23,6 +23,7 @@ mod event;
 mod forward;
 mod fragment;
 mod held;
+mod home;
 mod message;
 mod network;
 mod nic;

@@ -84,6 +84,11 @@ impl Paced {
         Self { line: Line::of_thread(thread), ..Self::default() }
     }
 
+    /// Whether packets of this port wait.
+    pub(crate) fn holds(&self, port: &Port) -> bool {
+        self.queues.get(&port.id.0).is_some_and(|queue| !queue.packets.is_empty())
+    }
+
     /// Whether a packet of this port must wait, for its turn or for others before it.
     pub(crate) fn must_wait(
         &self,

@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicI64, AtomicU64,
+            AtomicBool, AtomicI64, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use crate::{
     Drop, Nic, PortId,
     counters::Counters,
+    home::Home,
     network::Network,
     nic::{NicIo, SendError},
     poll::Poll,
@@ -44,7 +45,14 @@ pub(crate) struct Port {
     pub(crate) owner: Owner,
     pub(crate) nic: NicIo,
     pub(crate) kind: &'static str,
-    poll: Arc<Poll>,
+    /// Those of all threads.
+    polls: Box<[Arc<Poll>]>,
+    reader: AtomicUsize,
+    /// The thread that brought the last packet from a peer.
+    pub(crate) feeder: AtomicUsize,
+    /// Whether it is watched; held while that changes, or by whom.
+    watched: Mutex<bool>,
+    pub(crate) home: Mutex<Home>,
     uso: AtomicBool,
     armed: AtomicBool,
     solicited: AtomicU64,
@@ -73,7 +81,7 @@ impl Port {
         network: Arc<Network>,
         owner: Owner,
         nic: Nic,
-        poll: Arc<Poll>,
+        polls: Box<[Arc<Poll>]>,
     ) -> io::Result<Self> {
         let kind = nic.kind();
         let nic = NicIo::open(nic)?;
@@ -86,7 +94,11 @@ impl Port {
             queues: (0..nic.queues()).map(|_| Queue::default()).collect(),
             nic,
             kind,
-            poll,
+            reader: AtomicUsize::new(id.0 as usize % polls.len()),
+            feeder: AtomicUsize::new(id.0 as usize % polls.len()),
+            watched: Mutex::default(),
+            home: Mutex::default(),
+            polls,
             armed: AtomicBool::new(false),
             solicited: zero(),
             marked: zero(),
@@ -99,13 +111,53 @@ impl Port {
 
     /// Waits for what the payload sends.
     pub(crate) fn watch(&self) -> io::Result<()> {
-        (0..self.queues.len())
-            .try_for_each(|queue| self.poll.add_port(self.nic.raw(queue), self.id.0, queue))
+        let mut watched = self.watched.lock();
+        self.add()?;
+        *watched = true;
+        Ok(())
     }
 
-    /// Waits no longer.
+    /// Waits no longer, for good.
     pub(crate) fn unwatch(&self) {
-        (0..self.queues.len()).for_each(|queue| self.poll.remove(self.nic.raw(queue)));
+        *self.watched.lock() = false;
+        self.remove();
+    }
+
+    /// The thread that reads it.
+    pub(crate) fn reader(&self) -> usize {
+        self.reader.load(Relaxed)
+    }
+
+    /// Takes note of the thread that brings it something from a peer.
+    pub(crate) fn fed_by(&self, thread: usize) {
+        if self.feeder.load(Relaxed) != thread {
+            self.feeder.store(thread, Relaxed);
+        }
+    }
+
+    /// Lets another thread read it from now on. Only the one that reads it may, when all that it has
+    /// read is on its way. Vnics whose other end a thread talks with (Ethernet) stay where they are.
+    pub(crate) fn hand_to(&self, thread: usize) -> io::Result<()> {
+        let watched = self.watched.lock();
+        if !*watched || !self.nic.is_tun() {
+            return Ok(());
+        }
+        self.remove();
+        self.reader.store(thread, Relaxed);
+        self.add()
+    }
+
+    fn poll(&self) -> &Poll {
+        &self.polls[self.reader()]
+    }
+
+    fn add(&self) -> io::Result<()> {
+        (0..self.queues.len())
+            .try_for_each(|queue| self.poll().add_port(self.nic.raw(queue), self.id.0, queue))
+    }
+
+    fn remove(&self) {
+        (0..self.queues.len()).for_each(|queue| self.poll().remove(self.nic.raw(queue)));
     }
 
     pub(crate) fn queue(&self, queue: usize) -> Option<&Queue> {
@@ -189,7 +241,7 @@ impl Port {
             return;
         }
         self.armed.store(false, SeqCst);
-        self.poll.watch_port(self.nic.raw(0), self.id.0, false);
+        self.poll().watch_port(self.nic.raw(0), self.id.0, false);
         // What another thread left between the two is looked for once more.
         if matches!(self.nic.flush(), Ok(true)) {
             self.arm();
@@ -198,7 +250,7 @@ impl Port {
 
     fn arm(&self) {
         if !self.armed.swap(true, SeqCst) {
-            self.poll.watch_port(self.nic.raw(0), self.id.0, true);
+            self.poll().watch_port(self.nic.raw(0), self.id.0, true);
         }
     }
 

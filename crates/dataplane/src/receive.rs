@@ -76,11 +76,14 @@ pub(crate) struct Receive {
     goals: Vec<Goal>,
     gather: Gather,
     standing: Standing,
+    thread: usize,
 }
 
-impl Default for Receive {
-    fn default() -> Self {
+impl Receive {
+    /// What the thread with this number receives with.
+    pub(crate) fn of_thread(thread: usize) -> Self {
         Self {
+            thread,
             buffer: vec![0; MAX_DATAGRAM * RECEIVE_BATCH].into_boxed_slice(),
             messages: Vec::with_capacity(RECEIVE_BATCH),
             batch: RECEIVE_BATCH,
@@ -94,9 +97,7 @@ impl Default for Receive {
             standing: Standing::default(),
         }
     }
-}
 
-impl Receive {
     /// Receives once and handles what came; returns whether there may be more.
     pub(crate) fn run(
         &mut self,
@@ -439,6 +440,7 @@ impl Receive {
                 parts[used] = IoSlice::new(&buffer[at..at + len]);
                 used += 1;
             }
+            port.fed_by(self.thread);
             port.deliver(&hdr, &parts[..used], packets, scratch, cx.counters);
         }
     }

@@ -11,6 +11,7 @@ use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction, ethernet::F
 use crate::{
     Drop, Event,
     core::Core,
+    home::Threads,
     network::{State, Target, addresses},
     nic::ethernet::MAX_FRAME,
     pace::Pace,
@@ -84,7 +85,7 @@ impl Worker {
         Self {
             core,
             index,
-            receive: Receive::default(),
+            receive: Receive::of_thread(index),
             transmit: Transmit::default(),
             scratch: Scratch::default(),
             packet: vec![0; MAX_FRAME].into_boxed_slice(),
@@ -125,7 +126,9 @@ impl Worker {
                     }
                     Ready::Socket(index) => self.socket(&cx, *index),
                     Ready::Port(id, queue) => {
-                        if let Some(port) = core.ports.load().get(id).cloned() {
+                        // A port may have been handed on since it was ready.
+                        let mine = |port: &&Arc<Port>| port.reader() == self.index;
+                        if let Some(port) = core.ports.load().get(id).filter(mine).cloned() {
                             self.port(&cx, &port, *queue, turns.share(*id));
                         }
                     }
@@ -199,7 +202,8 @@ impl Worker {
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
-        let mut left = share.map_or(PORT_SHARE, |share| share - queue.overdrawn.load(Relaxed));
+        let (mut packets, mut left) =
+            (0, share.map_or(PORT_SHARE, |share| share - queue.overdrawn.load(Relaxed)));
         let (mut standing, mut empty) = (queue.standing.lock(), false);
         for _ in 0..PORT_TURN {
             if left <= 0 {
@@ -209,6 +213,7 @@ impl Worker {
                 Ok(Some((hdr, packet))) => match (state.as_deref(), from) {
                     (Some(state), Some(from)) => {
                         left -= packet.len() as i64;
+                        packets += packets_in(&hdr, packet);
                         let origin = Origin { port, state, from };
                         if let Some(packet) = unwrap(cx, origin, packet) {
                             if standing.is_due(cx.nanos) && mark_congestion(packet) {
@@ -241,6 +246,22 @@ impl Worker {
         queue.overdrawn.store((-left).max(0), Relaxed);
         self.packet = buffer;
         self.transmit.flush(cx);
+        let limited = |state: &State| from.is_some_and(|from| state.table.pacing(from).is_some());
+        let waits = cx.core.uplink.known().is_some() || self.paced.holds(port);
+        if !waits && !state.as_deref().is_some_and(limited) {
+            self.house(cx, port, packets);
+        }
+    }
+
+    /// Hands a port that has just sent packets to the thread that should read it.
+    fn house(&self, cx: &Context<'_>, port: &Port, packets: u64) {
+        let count = cx.core.workers.len();
+        let threads = Threads { reader: self.index, feeder: port.feeder.load(Relaxed), count };
+        let Some(to) = port.home.lock().next(port.id.0, cx.now, packets, threads) else { return };
+        if let Err(error) = port.hand_to(to) {
+            tracing::error!(%error, port = %port.id, "a vNIC cannot be read by another thread");
+            close(cx, port);
+        }
     }
 
     #[inline]

@@ -95,6 +95,11 @@ impl NicIo {
         }
     }
 
+    /// Whether it is a device of the kernel's.
+    pub(crate) fn is_tun(&self) -> bool {
+        matches!(self, Self::TunVnet(_) | Self::Tun(_))
+    }
+
     pub(crate) fn takes_super_packets(&self) -> bool {
         match self {
             Self::TunVnet(_) => true,

@@ -12,6 +12,11 @@ use std::collections::VecDeque;
 const TARGET: u64 = 10_000_000;
 /// How long it may take until a sender has adapted (section 4.2): 100 ms.
 const INTERVAL: u64 = 100_000_000;
+/// How long marks alone are tried: 1 s. At a low rate a window that began well takes so long to go.
+const PATIENCE: u64 = 1_000_000_000;
+/// A sender that asks for marks and does not heed them may have packets wait so long: 200 ms. Some
+/// (BBR) keep a few packets in flight whatever they are told, and a lost one costs more than it helps.
+const DEAF: u64 = 200_000_000;
 /// The most packets or super-packets that wait.
 const MOST: usize = 2048;
 
@@ -39,7 +44,7 @@ pub enum Popped<T> {
     /// The next packet, by which its sender is to be told to slow down: mark it (ECN), or drop it
     /// and take another one.
     Late(T, usize),
-    /// A packet that must go: marks have not helped for long.
+    /// A packet that must go, marked or not: marks have not helped for long.
     Dropped(T, usize),
     /// Nothing waits.
     Empty,
@@ -49,7 +54,8 @@ pub enum Popped<T> {
 struct Codel {
     /// When packets will have waited too long for a whole interval.
     first_above: Option<u64>,
-    dropping: bool,
+    /// Since when senders are told; `None` while packets do not wait long.
+    telling: Option<u64>,
     next_drop: u64,
     count: u64,
     last_count: u64,
@@ -92,7 +98,7 @@ impl<T> Shaper<T> {
     /// added: what is longer is cut off.
     pub fn pop(&mut self, now: u64, out: &mut [u8]) -> Popped<T> {
         let Some(first) = self.waiting.pop_front() else {
-            self.codel.dropping = false;
+            self.codel.telling = None;
             self.codel.first_above = None;
             return Popped::Empty;
         };
@@ -108,8 +114,7 @@ impl<T> Shaper<T> {
         self.bytes.drain(..first.len);
         match late {
             false => Popped::Packet(first.beside, len),
-            // There are senders that ask for marks and do not heed them.
-            true if waited > INTERVAL => Popped::Dropped(first.beside, len),
+            true if waited > DEAF && self.codel.unheard(now) => Popped::Dropped(first.beside, len),
             true => Popped::Late(first.beside, len),
         }
     }
@@ -119,18 +124,26 @@ impl Codel {
     /// Whether the sender of a packet that waited so long is to be told (RFC 8289, section 5).
     fn tells(&mut self, waited: u64, last: bool, now: u64) -> bool {
         let too_long = self.too_long(waited, last, now);
-        if !std::mem::replace(&mut self.dropping, too_long) {
-            if too_long {
-                self.enter(now);
-            }
-            return too_long;
+        if !too_long {
+            self.telling = None;
+            return false;
         }
-        let due = too_long && now >= self.next_drop;
+        if self.telling.is_none() {
+            self.telling = Some(now);
+            self.enter(now);
+            return true;
+        }
+        let due = now >= self.next_drop;
         if due {
             self.count += 1;
             self.next_drop += self.pause();
         }
         due
+    }
+
+    /// Whether senders have been told for so long that they do not seem to hear.
+    fn unheard(&self, now: u64) -> bool {
+        self.telling.is_some_and(|since| now - since > PATIENCE)
     }
 
     fn too_long(&mut self, waited: u64, last: bool, now: u64) -> bool {

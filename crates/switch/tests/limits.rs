@@ -38,6 +38,8 @@ struct Tcp {
     ecn: bool,
     /// Whether it asks for marks and does not heed them.
     deaf: bool,
+    /// A window that it keeps whatever it hears, as BBR does.
+    fixed: Option<f64>,
     /// What it will hear: when, about how many segments.
     news: VecDeque<(u64, u64, News)>,
     losses: u64,
@@ -54,6 +56,7 @@ impl Tcp {
             in_flight: 0,
             ecn: false,
             deaf: false,
+            fixed: None,
             losses: 0,
             news: VecDeque::new(),
             recovering_until: 0,
@@ -77,6 +80,7 @@ impl Tcp {
                 self.slow_start = false;
                 self.recovering_until = now + self.rtt;
             }
+            self.window = self.fixed.unwrap_or(self.window);
         }
     }
 
@@ -109,38 +113,34 @@ struct Outcome {
 /// Runs TCP senders of one member through its node for `seconds`.
 fn shaped(table: &Table, rate: u64, flows: &mut [Tcp], seconds: u64) -> Outcome {
     let pacing = table.pacing(ix(table, 1)).unwrap();
-    let mut shaper = Shaper::new(pacing.room());
+    let mut shaper: Shaper<(usize, u64, u64)> = Shaper::new(pacing.room());
     let mut out = vec![0; 65_535];
     let (mut longest_wait, mut last_wait) = (0, 0);
     let packet = vec![0; 65_535];
     // A thread that wakes up a millisecond late, again and again.
     for now in (0..seconds * SECOND).step_by(MS as usize) {
         while pacing.ready_at() <= now {
-            match shaper.pop(now, &mut out) {
-                Popped::Packet((flow, segments, since), len) => {
-                    pacing.charge(len as u64, segments, now);
-                    let flow: &mut Tcp = &mut flows[flow];
-                    flow.news.push_back((now + flow.rtt, segments, News::Arrived));
-                    if now > SECOND {
-                        longest_wait = longest_wait.max(now - since);
-                    }
-                    if now + 10 * SECOND > seconds * SECOND {
-                        last_wait = last_wait.max(now - since);
-                    }
+            let (sent, (flow, segments, since), len, news) = match shaper.pop(now, &mut out) {
+                Popped::Packet(packet, len) => (true, packet, len, News::Arrived),
+                Popped::Late(packet, len) if flows[packet.0].ecn => {
+                    (true, packet, len, News::Marked)
                 }
-                Popped::Dropped((flow, segments, _), _) => {
-                    let flow: &mut Tcp = &mut flows[flow];
-                    flow.news.push_back((now + flow.rtt, segments, News::Lost));
-                }
-                Popped::Late((flow, segments, _), len) => {
-                    let flow: &mut Tcp = &mut flows[flow];
-                    let news = if flow.ecn { News::Marked } else { News::Lost };
-                    if flow.ecn {
-                        pacing.charge(len as u64, segments, now);
-                    }
-                    flow.news.push_back((now + flow.rtt, segments, news));
+                Popped::Late(packet, len) | Popped::Dropped(packet, len) => {
+                    (false, packet, len, News::Lost)
                 }
                 Popped::Empty => break,
+            };
+            let flow: &mut Tcp = &mut flows[flow];
+            flow.news.push_back((now + flow.rtt, segments, news));
+            if !sent {
+                continue;
+            }
+            pacing.charge(len as u64, segments, now);
+            if now > SECOND {
+                longest_wait = longest_wait.max(now - since);
+            }
+            if now + 10 * SECOND > seconds * SECOND {
+                last_wait = last_wait.max(now - since);
             }
         }
         for (at, flow) in flows.iter_mut().enumerate() {
@@ -204,6 +204,33 @@ fn a_sender_that_understands_marks_loses_nothing() {
             assert_eq!(flows.iter().map(|flow| flow.losses).sum::<u64>(), before, "{case}");
         }
     }
+}
+
+#[test]
+fn a_slow_limit_loses_nothing_of_who_understands_marks_from_the_first_packet_on() {
+    for rtt in [1, 20] {
+        for count in [1, 4] {
+            let table = limited(1, bits(1_000_000), 1);
+            let mut flows: Vec<_> = (0..count).map(|_| Tcp::new(rtt * MS)).collect();
+            flows.iter_mut().for_each(|flow| flow.ecn = true);
+            let outcome = shaped(&table, 1_000_000, &mut flows, 5);
+            let case = format!("{rtt} ms, {count} flows");
+            assert!(outcome.share > 0.9, "{case}: {}", outcome.share);
+            assert_eq!(flows.iter().map(|flow| flow.losses).sum::<u64>(), 0, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_few_packets_in_flight_whatever_is_marked_are_not_lost() {
+    let table = limited(1, bits(1_000_000), 1);
+    let mut flows: Vec<_> = (0..4).map(|_| Tcp::new(MS)).collect();
+    for flow in &mut flows {
+        (flow.ecn, flow.fixed, flow.window) = (true, Some(4.0), 4.0);
+    }
+    let outcome = shaped(&table, 1_000_000, &mut flows, 20);
+    assert!(outcome.share > 0.9, "{}", outcome.share);
+    assert_eq!(flows.iter().map(|flow| flow.losses).sum::<u64>(), 0);
 }
 
 #[test]

@@ -69,8 +69,12 @@ impl Limits<'_> {
             || (leaves && self.uplink.is_some_and(|uplink| uplink.cuts(bytes)))
     }
 
-    fn ready_at(&self) -> u64 {
-        self.pacing.map_or(0, |pacing| pacing.ready_at())
+    fn ready_at(&self, bytes: usize, since: u64) -> u64 {
+        self.pacing.map_or(0, |pacing| pacing.ready_at(bytes, since))
+    }
+
+    fn takes(&self, bytes: usize) -> u64 {
+        self.pacing.map_or(0, |pacing| pacing.takes(bytes))
     }
 
     fn room(&self) -> usize {
@@ -94,16 +98,16 @@ impl Paced {
         &self,
         port: &Port,
         limits: &Limits<'_>,
-        leaves: bool,
+        (bytes, leaves): (usize, bool),
         now: u64,
     ) -> bool {
         let queued = |queue: &Queue| !queue.packets.is_empty();
-        limits.ready_at() > now
+        limits.ready_at(bytes, now) > now
             || (leaves && limits.uplink.is_some_and(|uplink| uplink.must_wait(now)))
             || self.queues.get(&port.id.0).is_some_and(queued)
     }
 
-    /// Counts a packet or super-packet that goes.
+    /// Counts a packet or super-packet that goes without having waited.
     pub(crate) fn charge(
         &mut self,
         port: &Port,
@@ -112,13 +116,7 @@ impl Paced {
         packet: &[u8],
         now: u64,
     ) {
-        let bytes = bytes_on_wire(packet, beside.packets);
-        if let Some(pacing) = &limits.pacing {
-            pacing.charge(bytes, beside.packets, now);
-        }
-        if let (Some(uplink), true) = (limits.uplink, beside.leaves) {
-            self.line.charge(uplink, port.id.0, (bytes, beside.packets), now);
-        }
+        self.count(port, limits, (beside, packet), (now, now));
     }
 
     /// Keeps a packet until its turn; false if too many wait.
@@ -142,7 +140,7 @@ impl Paced {
         let first = queue.packets.is_empty();
         let held = queue.packets.push(beside, packet, now);
         if held && first {
-            self.due.push(Reverse((limits.ready_at(), id)));
+            self.due.push(Reverse((limits.ready_at(packet.len(), now), id)));
         }
         held
     }
@@ -181,21 +179,23 @@ impl Paced {
     ) -> Turn {
         let id = port.id.0;
         let Some(queue) = self.queues.get_mut(&id) else { return Turn::Nothing };
-        let turn = match queue.packets.pop(now, out) {
+        let Some((len, since)) = queue.packets.first() else { return Turn::Nothing };
+        let turn = match queue.packets.pop(now.saturating_sub(limits.takes(len)), out) {
             Popped::Packet(beside, len) => Turn::Send(beside, len),
-            Popped::Late(beside, len) if mark_congestion(&mut out[..len]) => {
+            Popped::Mark(beside, len) => {
+                mark_congestion(&mut out[..len]);
                 port.marked.fetch_add(beside.packets, Relaxed);
                 Turn::Send(beside, len)
             }
-            Popped::Late(beside, _) | Popped::Dropped(beside, _) => Turn::Drop(beside.packets),
+            Popped::Dropped(beside, _) => Turn::Drop(beside.packets),
             Popped::Empty => return Turn::Nothing,
         };
-        let more = !queue.packets.is_empty();
+        let next = queue.packets.first();
         if let Turn::Send(beside, len) = &turn {
-            self.charge(port, limits, beside, &out[..*len], now);
+            self.count(port, limits, (beside, &out[..*len]), (since, now));
         }
-        if more {
-            self.due.push(Reverse((limits.ready_at(), id)));
+        if let Some((bytes, since)) = next {
+            self.due.push(Reverse((limits.ready_at(bytes, since), id)));
         }
         turn
     }
@@ -208,10 +208,26 @@ impl Paced {
         loop {
             match queue.packets.pop(0, out) {
                 Popped::Packet(beside, _)
-                | Popped::Late(beside, _)
+                | Popped::Mark(beside, _)
                 | Popped::Dropped(beside, _) => gone += beside.packets,
                 Popped::Empty => return gone,
             }
+        }
+    }
+
+    fn count(
+        &mut self,
+        port: &Port,
+        limits: &Limits<'_>,
+        (beside, packet): (&Beside, &[u8]),
+        (since, now): (u64, u64),
+    ) {
+        let bytes = bytes_on_wire(packet, beside.packets);
+        if let Some(pacing) = &limits.pacing {
+            pacing.charge(bytes, beside.packets, since, now);
+        }
+        if let (Some(uplink), true) = (limits.uplink, beside.leaves) {
+            self.line.charge(uplink, port.id.0, (bytes, beside.packets), now);
         }
     }
 }

@@ -320,7 +320,8 @@ impl Worker {
         beside: Beside,
         packet: &mut [u8],
     ) {
-        if self.paced.must_wait(origin.port, &limits, beside.leaves, cx.nanos) {
+        let what = (packet.len(), beside.leaves);
+        if self.paced.must_wait(origin.port, &limits, what, cx.nanos) {
             if !self.paced.hold(origin.port, &limits, beside, packet, cx.nanos) {
                 cx.counters.switch_drop(DropReason::RateLimited, beside.packets);
             }

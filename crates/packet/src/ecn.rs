@@ -15,6 +15,15 @@ pub fn mark_congestion(packet: &mut [u8]) -> bool {
     }
 }
 
+/// Whether the sender of an IP packet understands marks.
+pub fn understands_marks(packet: &[u8]) -> bool {
+    match (packet.first().map(|first| first >> 4), packet.get(1)) {
+        (Some(4), Some(second)) => second & CE != 0,
+        (Some(6), Some(second)) => (second >> 4) & CE != 0,
+        _ => false,
+    }
+}
+
 fn mark_v4(packet: &mut [u8]) -> bool {
     match packet[1] & CE {
         0 => return false,
@@ -60,6 +69,7 @@ mod tests {
         fn marks_who_understands_and_keeps_the_checksum_right(tos: u8, rest: [u8; 8]) {
             let before = v4(tos, rest);
             let mut packet = before.clone();
+            prop_assert_eq!(understands_marks(&packet), tos & 3 != 0);
             prop_assert_eq!(mark_congestion(&mut packet), tos & 3 != 0);
             if tos & 3 == 0 {
                 prop_assert_eq!(packet, before);
@@ -70,6 +80,7 @@ mod tests {
 
         #[test]
         fn rubbish_is_no_packet(mut bytes in prop::collection::vec(any::<u8>(), 0..19)) {
+            understands_marks(&bytes);
             prop_assert!(!mark_congestion(&mut bytes));
         }
     }

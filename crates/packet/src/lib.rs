@@ -15,7 +15,7 @@ mod vnet;
 
 pub use checksum::{Sum, ipv4_header_checksum, partial, transport_checksum, transport_is_valid};
 pub use coalesce::{Checksum, Coalescer, MAX_RUN, Placed, Run};
-pub use ecn::mark_congestion;
+pub use ecn::{mark_congestion, understands_marks};
 pub use icmp::{IPV6_MIN_MTU, too_big};
 pub use mss::clamp_mss;
 pub use segment::{SegmentError, Segments, complete_checksum};

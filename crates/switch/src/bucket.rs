@@ -62,8 +62,11 @@ impl Bucket {
 }
 
 impl Rate {
-    /// How long `units` take, in nanoseconds.
-    fn cost(self, units: u64) -> u64 {
+    /// How long `units` take, in nanoseconds; nothing where there is no limit.
+    pub fn cost(self, units: u64) -> u64 {
+        if self.per_second == 0 {
+            return 0;
+        }
         match units.checked_mul(SECOND) {
             Some(product) => product / self.per_second,
             None => units / self.per_second * SECOND,

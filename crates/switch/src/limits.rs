@@ -6,11 +6,20 @@
 use gvpn_roster::Limit;
 
 use crate::{
-    MemberIx, Table, Verdict, bucket::Rate, header::Addresses, live::MemberLive, table::Holder,
+    Bucket, MemberIx, Table, Verdict, bucket::Rate, header::Addresses, live::MemberLive,
+    table::Holder,
 };
 
-/// How far ahead of its limit a sender may be: 50 ms, in nanoseconds.
+/// How far ahead of its limit a sender may be: 50 ms, in nanoseconds. It makes up for threads that wake
+/// up late and for pauses.
 const BURST: u64 = 50_000_000;
+/// The same for a sender that was silent, where the limit is so low that single packets take long: 5 ms.
+/// With more its first packets would promise a far faster path than it is, and BBR would believe that
+/// for seconds.
+const START: u64 = 5_000_000;
+/// Below this limit packets are as late as on a line of that speed, for the same reason: 24 Mbit/s, at
+/// which a full packet takes half a millisecond.
+const SLOW: u64 = 24_000_000;
 /// How much later packets may come in together than they were sent: 500 ms.
 const JITTER: u64 = 500_000_000;
 /// The longest that one packet should take: 2 ms.
@@ -27,17 +36,34 @@ pub struct Pacing<'a> {
 }
 
 impl Pacing<'_> {
-    /// From when on the member's next packet may go, in nanoseconds of the clock that
-    /// [`charge`](Self::charge) is told.
-    pub fn ready_at(&self) -> u64 {
-        let bits = self.live.bits.ready_at(paced(self.limit.bits_per_second));
-        bits.max(self.live.packets.ready_at(paced(self.limit.packets_per_second)))
+    /// When a packet or super-packet of so many bytes may go that came at `since`, in nanoseconds of
+    /// the clock that [`charge`](Self::charge) is told. Nothing else may wait before it.
+    pub fn ready_at(&self, bytes: usize, since: u64) -> u64 {
+        let free = self.live.bits.ready_at(paced(self.limit.bits_per_second));
+        let free = free.max(self.live.packets.ready_at(paced(self.limit.packets_per_second)));
+        free.max(since) + self.takes(bytes)
     }
 
-    /// Counts a packet or super-packet that goes: the bytes and packets that it will be on the wire.
-    pub fn charge(&self, bytes: u64, packets: u64, now: u64) {
-        self.live.bits.charge(paced(self.limit.bits_per_second), bytes.saturating_mul(8), now);
-        self.live.packets.charge(paced(self.limit.packets_per_second), packets, now);
+    /// How long so many bytes are late because the line is slow, in nanoseconds.
+    pub fn takes(&self, bytes: usize) -> u64 {
+        match self.limit.bits_per_second {
+            slow if slow < SLOW => paced(slow).cost((bytes as u64).saturating_mul(8)),
+            _ => 0,
+        }
+    }
+
+    /// Counts a packet or super-packet that came at `since` and goes `now`: the bytes and packets that
+    /// it will be on the wire.
+    pub fn charge(&self, bytes: u64, packets: u64, since: u64, now: u64) {
+        let slow = (1..SLOW).contains(&self.limit.bits_per_second);
+        let start = if slow { START } else { BURST };
+        let charge = |bucket: &Bucket, per_second, units| {
+            let rate = paced(per_second);
+            let from = now.saturating_sub(rate.cost(units)).max(since + BURST - start);
+            bucket.charge(rate, units, from);
+        };
+        charge(&self.live.bits, self.limit.bits_per_second, bytes.saturating_mul(8));
+        charge(&self.live.packets, self.limit.packets_per_second, packets);
     }
 
     /// Whether a super-packet of so many bytes is to be cut first: whole it would hold up what comes
@@ -51,7 +77,7 @@ impl Pacing<'_> {
     pub fn room(&self) -> usize {
         match self.limit.bits_per_second {
             0 => 1 << 20,
-            bits => (bits / 80).clamp(128 << 10, 4 << 20) as usize,
+            bits => (bits / 80).clamp(256 << 10, 4 << 20) as usize,
         }
     }
 }

@@ -169,7 +169,9 @@ class Wire:
         return taken
 
     def stop(self):
+        """Ends what is still connected."""
         self.close()
+        self._call(self._cut())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _call(self, coroutine):
@@ -182,6 +184,12 @@ class Wire:
         if self._server:
             self._server.close()
         self._server = None
+
+    async def _cut(self):
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader, writer):
         pending = []

@@ -296,7 +296,7 @@ impl Agreements {
         }
         agreement.state = AgreementState::Terminated;
         agreement.reason = reason;
-        agreement.ended = Some(Utc::now());
+        agreement.ended = Some(gvpn_model::whole_micros(Utc::now()));
         self.keep(agreement)
     }
 
@@ -423,7 +423,7 @@ impl Agreement {
             spec,
             state: AgreementState::Approved,
             reason: None,
-            created: Utc::now(),
+            created: gvpn_model::whole_micros(Utc::now()),
             ended: None,
         }
     }

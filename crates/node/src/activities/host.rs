@@ -211,7 +211,7 @@ impl Host {
             requestor: peer,
             state: (ActivityState::Initialized, None),
             reason: None,
-            created: Utc::now(),
+            created: gvpn_model::whole_micros(Utc::now()),
             ended: None,
         };
         self.core.store.put_document(KIND, &id.to_string(), &info)?;

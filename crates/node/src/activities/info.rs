@@ -54,7 +54,7 @@ impl ActivityInfo {
         if !self.is_over() {
             self.state = (ActivityState::Terminated, None);
             self.reason = reason;
-            self.ended = Some(Utc::now());
+            self.ended = Some(gvpn_model::whole_micros(Utc::now()));
         }
     }
 }

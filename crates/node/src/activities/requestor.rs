@@ -139,7 +139,7 @@ impl Requestor {
             requestor: self.core.me,
             state: (ActivityState::New, None),
             reason: None,
-            created: chrono::Utc::now(),
+            created: gvpn_model::whole_micros(chrono::Utc::now()),
             ended: None,
         }
     }

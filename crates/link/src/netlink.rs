@@ -3,10 +3,7 @@
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
@@ -17,10 +14,9 @@ use netlink_packet_route::{
     },
     tc::{TcAttribute, TcHandle, TcMessage},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
 
-use crate::{Interface, Route};
+use crate::{Interface, Questions, Route};
 
 /// The metric that the kernel gives an IPv6 route without one.
 const IPV6_METRIC: u32 = 1024;
@@ -70,8 +66,7 @@ pub fn quiet_ipv6(interface: &str) {
 /// A route netlink socket in the present namespace.
 #[derive(Debug)]
 pub struct Netlink {
-    socket: Socket,
-    sequence: u32,
+    questions: Questions,
 }
 
 impl Netlink {
@@ -80,10 +75,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel has no route netlink.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { questions: Questions::open()? })
     }
 
     /// Brings a link up.
@@ -94,7 +86,7 @@ impl Netlink {
         let mut link = link(name)?;
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
-        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+        self.questions.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
     }
 
     /// Gives a link that is down another name.
@@ -104,7 +96,7 @@ impl Netlink {
     pub fn rename(&mut self, name: &str, new: &str) -> io::Result<()> {
         let mut link = link(name)?;
         link.attributes.push(LinkAttribute::IfName(new.to_owned()));
-        self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+        self.questions.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
     }
 
     /// Removes a link, if it is there.
@@ -114,7 +106,7 @@ impl Netlink {
     pub fn remove(&mut self, name: &str) -> io::Result<()> {
         match link(name) {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            link => match self.ask(RouteNetlinkMessage::DelLink(link?), 0) {
+            link => match self.questions.ask(RouteNetlinkMessage::DelLink(link?), 0) {
                 // Gone with its last descriptor, just now.
                 Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
                 removed => removed.map(drop),
@@ -130,7 +122,7 @@ impl Netlink {
         let mut set = |attribute: LinkAttribute| {
             let mut link = link(name)?;
             link.attributes.push(attribute);
-            self.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+            self.questions.ask(RouteNetlinkMessage::SetLink(link), 0).map(drop)
         };
         set(LinkAttribute::Mtu(bounds.mtu.into()))
             .map_err(|e| Refused::new(format!("set MTU {} of {name}", bounds.mtu), e))?;
@@ -159,7 +151,7 @@ impl Netlink {
         message.header.parent = TcHandle::ROOT;
         message.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
+        self.questions.ask(RouteNetlinkMessage::NewQueueDiscipline(message), flags).map(drop)
     }
 
     /// Makes an interface exactly so: adds and removes addresses and routes, sets the MTU, brings it up.
@@ -177,7 +169,9 @@ impl Netlink {
         device.header.flags = LinkFlags::Up;
         device.header.change_mask = LinkFlags::Up;
         device.attributes.push(LinkAttribute::Mtu(wanted.mtu.into()));
-        self.ask(RouteNetlinkMessage::SetLink(device), 0).map_err(refuse("set the MTU"))?;
+        self.questions
+            .ask(RouteNetlinkMessage::SetLink(device), 0)
+            .map_err(refuse("set the MTU"))?;
         self.set_addresses(index, wanted).map_err(refuse("set the addresses"))?;
         self.set_routes(index, wanted).map_err(refuse("set the routes"))
     }
@@ -202,12 +196,16 @@ impl Netlink {
     }
 
     fn remove_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
-        self.ask(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0).map(drop)
+        self.questions
+            .ask(RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
+            .map(drop)
     }
 
     fn add_address(&mut self, index: u32, address: IpNet) -> io::Result<()> {
         let message = address_message(index, address);
-        self.ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE).map(drop)
+        self.questions
+            .ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map(drop)
     }
 
     fn set_routes(&mut self, index: u32, wanted: &Interface) -> io::Result<()> {
@@ -215,14 +213,15 @@ impl Netlink {
         let present = self.routes(index)?;
         for route in present.iter().filter(|r| !wanted.contains(r)) {
             let message = route_message(index, route);
-            match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
+            match self.questions.ask(RouteNetlinkMessage::DelRoute(message), 0) {
                 Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
                 other => drop(other?),
             }
         }
         for route in wanted.iter().filter(|r| !present.contains(r)) {
             let message = route_message(index, route);
-            self.ask(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)?;
+            self.questions
+                .ask(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)?;
         }
         Ok(())
     }
@@ -231,7 +230,7 @@ impl Netlink {
     fn addresses(&mut self, index: u32) -> io::Result<Vec<IpNet>> {
         let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let mut found = vec![];
-        for message in self.ask(all, NLM_F_DUMP)? {
+        for message in self.questions.ask(all, NLM_F_DUMP)? {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
             if message.header.index != index {
                 continue;
@@ -257,62 +256,13 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut all = RouteMessage::default();
             all.header.address_family = family;
-            let answers = self.ask(RouteNetlinkMessage::GetRoute(all), NLM_F_DUMP)?;
+            let answers = self.questions.ask(RouteNetlinkMessage::GetRoute(all), NLM_F_DUMP)?;
             found.extend(answers.iter().filter_map(|message| match message {
                 RouteNetlinkMessage::NewRoute(route) => read_route(route, index),
                 _ => None,
             }));
         }
         Ok(found)
-    }
-
-    /// Sends one request and collects its answers up to the acknowledgement.
-    fn ask(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags | if flags == NLM_F_DUMP { 0 } else { NLM_F_ACK };
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut answers = vec![];
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            if self.read_answers(&bytes, &mut answers)? {
-                return Ok(answers);
-            }
-        }
-    }
-
-    /// Reads one datagram of answers; whether it was the last.
-    fn read_answers(&self, bytes: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-            let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
-            rest = &rest[length.max(16).min(rest.len())..];
-            if message.header.sequence_number != self.sequence {
-                continue;
-            }
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(true),
-                NetlinkPayload::Error(e) => {
-                    return e.code.map_or(Ok(true), |code| {
-                        Err(io::Error::from_raw_os_error(code.get().abs()))
-                    });
-                }
-                NetlinkPayload::InnerMessage(inner) => into.push(inner),
-                _ => {}
-            }
-        }
-        Ok(false)
     }
 }
 

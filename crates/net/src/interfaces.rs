@@ -10,9 +10,8 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use gvpn_link::Questions;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage},
@@ -60,7 +59,8 @@ impl AsRawFd for News {
 impl Interfaces {
     /// Asks in the network namespace of the present thread from now on.
     pub(crate) fn here() -> Self {
-        let ask = Asker::open().map_err(|error| tracing::debug!(%error, "no netlink"));
+        let ask =
+            Questions::open().map(Asker).map_err(|error| tracing::debug!(%error, "no netlink"));
         let news = subscribe().map_err(|error| {
             tracing::info!(%error, "the kernel does not report address changes: looking often");
         });
@@ -157,24 +157,14 @@ fn reachable(ip: IpAddr) -> bool {
     }
 }
 
-/// A socket for questions.
+/// What is asked.
 #[derive(Debug)]
-struct Asker {
-    socket: Socket,
-    sequence: u32,
-}
+struct Asker(Questions);
 
 impl Asker {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
     fn addresses(&mut self) -> io::Result<Vec<IpAddr>> {
         let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let answers = self.ask(all, NLM_F_DUMP)?;
+        let answers = self.0.ask(all, NLM_F_DUMP)?;
         let found = answers.iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewAddress(message) => address(message),
             _ => None,
@@ -193,7 +183,7 @@ impl Asker {
             IpAddr::V6(ip) => RouteAddress::Inet6(ip),
         };
         message.attributes.push(RouteAttribute::Destination(destination));
-        let answers = self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_ACK)?;
+        let answers = self.0.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_ACK)?;
         let mut exit = Exit { interface: None, via: None, from: None };
         for answer in &answers {
             let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
@@ -207,54 +197,6 @@ impl Asker {
             }
         }
         Ok(exit)
-    }
-
-    /// Sends one request and collects its answers up to the acknowledgement.
-    fn ask(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut answers = vec![];
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            if self.read(&bytes, &mut answers)? {
-                return Ok(answers);
-            }
-        }
-    }
-
-    /// Reads one datagram of answers; whether it was the last.
-    fn read(&self, bytes: &[u8], into: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-            if message.header.sequence_number != self.sequence {
-                continue;
-            }
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(true),
-                NetlinkPayload::Error(error) => {
-                    let code = error.code.map(|code| code.get().abs());
-                    return code.map_or(Ok(true), |code| Err(io::Error::from_raw_os_error(code)));
-                }
-                NetlinkPayload::InnerMessage(inner) => into.push(inner),
-                _ => {}
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -34,6 +34,16 @@ impl World {
         self.nodes[1].counter(self.now, Side::Provider, offer_id, &theirs, offer(4.0)).unwrap();
     }
 
+    /// A demand that node 1 has an offer for, and the requestor's answer to its proposal.
+    fn begun(&mut self) -> (SubscriptionId, SubscriptionId) {
+        let offer_id = self.offer(1, offer(4.0));
+        let demand_id = self.demand(0, VM);
+        let initial = self.one(&demand_id);
+        self.answer(&demand_id, &initial);
+        self.deliver();
+        (offer_id, demand_id)
+    }
+
     fn one(&mut self, demand_id: &SubscriptionId) -> String {
         let mut all = self.proposals(0, Side::Requestor, demand_id);
         assert_eq!(all.len(), 1, "{all:?}");
@@ -78,11 +88,7 @@ fn bargaining_goes_on_where_it_was_and_nothing_is_told_twice() {
 #[test]
 fn what_was_lost_on_the_way_is_sent_again_and_answered_once() {
     let mut world = World::new(2);
-    let offer_id = world.offer(1, offer(4.0));
-    let demand_id = world.demand(0, VM);
-    let initial = world.one(&demand_id);
-    world.answer(&demand_id, &initial);
-    world.deliver();
+    let (offer_id, demand_id) = world.begun();
     world.provider_answers(&offer_id);
     // The answer does not arrive: its receiver is just being started anew.
     let (_, lost) = world.next_message().unwrap();
@@ -124,11 +130,7 @@ fn an_approval_that_came_to_nothing_is_a_refusal() {
 #[test]
 fn a_refusal_is_told_after_a_restart_and_nothing_is_kept_of_what_is_over() {
     let mut world = World::new(2);
-    let offer_id = world.offer(1, offer(4.0));
-    let demand_id = world.demand(0, VM);
-    let initial = world.one(&demand_id);
-    world.answer(&demand_id, &initial);
-    world.deliver();
+    let (offer_id, demand_id) = world.begun();
     let theirs = world.proposals(1, Side::Provider, &offer_id).remove(0).proposal_id;
     let reason = Some(Reason::new("too late"));
     world.nodes[1].reject(Side::Provider, &offer_id, &theirs, reason).unwrap();

@@ -151,7 +151,7 @@ class Wire:
         self.exchanges = []
         self._port, self._to = port, to
         self._loop = asyncio.new_event_loop()
-        self._server = None
+        self._server, self._tasks = None, set()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.open()
 
@@ -186,12 +186,15 @@ class Wire:
         self._server = None
 
     async def _cut(self):
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader, writer):
+        # Nothing else holds a task whose client is gone.
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         pending = []
 
         def bodiless(answer):

@@ -11,6 +11,7 @@
 //! `docs/dataplane.md` describes the messages and the life of a packet.
 
 mod attach;
+mod balance;
 mod capture;
 mod carrier;
 mod config;

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Drop, Nic, PortId,
+    balance::Tag,
     counters::Counters,
     home::Home,
     network::Network,
@@ -58,6 +59,8 @@ pub(crate) struct Port {
     solicited: AtomicU64,
     /// What the payload sends.
     queues: Box<[Queue]>,
+    /// What the payload has sent, beside the thread's other ports.
+    pub(crate) tag: Tag,
     /// Packets marked because of a standing queue.
     pub(crate) marked: AtomicU64,
     pub(crate) packets_in: AtomicU64,
@@ -101,6 +104,7 @@ impl Port {
             polls,
             armed: AtomicBool::new(false),
             solicited: zero(),
+            tag: Tag::default(),
             marked: zero(),
             packets_in: zero(),
             bytes_in: zero(),

@@ -10,6 +10,7 @@ use gvpn_switch::{DropReason, MemberIx, Verdict, capture::Direction, ethernet::F
 
 use crate::{
     Drop, Event,
+    balance::Balance,
     core::Core,
     home::Threads,
     network::{State, Target, addresses},
@@ -28,6 +29,8 @@ const PORT_TURN: usize = 64;
 /// long. Among several queues, what one sent beyond that is taken off its next turn (deficit round
 /// robin). Ports with fewer queues ready have longer turns: members share, whatever their flows.
 const PORT_SHARE: i64 = 64 * 1024;
+/// How much more it may send when its port is behind the others.
+const PORT_MORE: u64 = 128 * 1024;
 /// How many receives a socket gets before others get their turn.
 const SOCKET_TURN: usize = 2;
 
@@ -78,6 +81,7 @@ pub(crate) struct Worker {
     packet: Box<[u8]>,
     cut: Box<[u8]>,
     paced: Paced,
+    balance: Balance,
 }
 
 impl Worker {
@@ -91,6 +95,7 @@ impl Worker {
             packet: vec![0; MAX_FRAME].into_boxed_slice(),
             cut: vec![0; MAX_PACKET].into_boxed_slice(),
             paced: Paced::of_thread(index),
+            balance: Balance::default(),
         }
     }
 
@@ -202,8 +207,9 @@ impl Worker {
         let from = state.as_deref().and_then(|state| state.member(port.owner));
         port.flush();
         let mut buffer = std::mem::take(&mut self.packet);
-        let (mut packets, mut left) =
-            (0, share.map_or(PORT_SHARE, |share| share - queue.overdrawn.load(Relaxed)));
+        let more = self.balance.behind(&port.tag).min(PORT_MORE) as i64;
+        let turn = share.map_or(PORT_SHARE, |s| s + more - queue.overdrawn.load(Relaxed));
+        let (mut packets, mut left) = (0, turn);
         let (mut standing, mut empty) = (queue.standing.lock(), false);
         for _ in 0..PORT_TURN {
             if left <= 0 {
@@ -244,6 +250,7 @@ impl Worker {
         }
         drop(standing);
         queue.overdrawn.store((-left).max(0), Relaxed);
+        self.balance.count(&port.tag, (turn - left) as u64);
         self.packet = buffer;
         self.transmit.flush(cx);
         let limited = |state: &State| from.is_some_and(|from| state.table.pacing(from).is_some());

@@ -121,6 +121,28 @@ async fn a_relay_that_is_full_says_so() {
     assert_eq!(relay.stats().clients, 1);
 }
 
+/// Whoever is called by many can still call others.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_take_no_more_than_half_of_a_clients_sessions() {
+    let mut config = config();
+    config.limits.sessions_per_client = 2;
+    let relay = Relay::start(config).await.unwrap();
+    let at = relay.local_addrs()[0];
+    let (called, another) = (node(at).await, node(at).await);
+    let callers = [node(at).await, node(at).await];
+    until("all register", || relay.stats().clients == 4).await;
+    let streams = [called.serve("hello"), another.serve("hello")];
+    for (count, caller) in callers.iter().enumerate() {
+        // On loopback both are direct at last.
+        caller.open(called.node_id(), "hello").await.unwrap();
+        until("it was looked up", || relay.stats().found > count as u64).await;
+    }
+    until("the first has a session", || relay.stats().sessions == 1).await;
+    called.open(another.node_id(), "hello").await.unwrap();
+    until("the one that was called has one too", || relay.stats().sessions == 2).await;
+    drop(streams);
+}
+
 fn fetch(from: SocketAddr) -> String {
     let mut stream = TcpStream::connect(from).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();

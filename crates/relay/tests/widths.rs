@@ -20,8 +20,8 @@ mod on;
 mod payload;
 
 const PORT: u16 = 7464;
-/// IPv4 and UDP headers.
-const HEADERS: u16 = 28;
+/// Headers of IP (version 4, version 6) and UDP.
+const HEADERS: [u16; 2] = [28, 48];
 /// The search for the path MTU ends when it is as near.
 const GRAIN: u16 = 8;
 
@@ -29,6 +29,7 @@ const GRAIN: u16 = 8;
 struct World {
     lab: Lab,
     hosts: [Host; 3],
+    six: bool,
     _routers: Vec<Host>,
     _lans: Vec<Lan>,
     _line: Option<Line>,
@@ -38,22 +39,36 @@ const A: [u8; 4] = [10, 1, 0, 2];
 const B: [u8; 4] = [10, 2, 0, 3];
 const RELAY: [u8; 4] = [10, 2, 0, 1];
 
+/// An address, or one in IPv6 instead.
+fn ip(four: [u8; 4], six: bool) -> IpAddr {
+    let segment = |i: usize| u16::from(four[i]);
+    match six {
+        true => IpAddr::from([0xfd00, 0, 0, 0, 0, segment(1), segment(2), segment(3)]),
+        false => IpAddr::from(four),
+    }
+}
+
 impl World {
     /// A black hole: nobody says that a datagram was too large.
     fn silent(mtu: u16) -> Self {
+        Self::silent_in(mtu, false)
+    }
+
+    /// The same with IPv6 only.
+    fn silent_in(mtu: u16, six: bool) -> Self {
         let lab = Lab::new().unwrap();
         let lans = vec![lab.lan().unwrap(), lab.lan().unwrap()];
         let weather = Weather { mtu: Some(mtu.into()), ..Weather::default() };
         let line = lab.line(&lans[0], &lans[1], weather, 1).unwrap();
         let hosts = ["a", "b", "relay"].map(|name| lab.host(name).unwrap());
         for ((host, lan), ip) in hosts.iter().zip([0, 1, 1]).zip([A, B, RELAY]) {
-            let ip = IpAddr::from(ip);
-            host.join(&lans[lan], &[&format!("{ip}/8")]).unwrap();
+            let prefix = if six { 64 } else { 8 };
+            host.join(&lans[lan], &[&format!("{}/{prefix}", self::ip(ip, six))]).unwrap();
             if mtu > 1500 {
                 host.ip(["link", "set", "eth0", "mtu", &mtu.to_string()]).unwrap();
             }
         }
-        Self { lab, hosts, _routers: vec![], _lans: lans, _line: Some(line) }
+        Self { lab, hosts, six, _routers: vec![], _lans: lans, _line: Some(line) }
     }
 
     /// Routers that know how narrow the link between them is, and say so.
@@ -77,7 +92,7 @@ impl World {
             host.default_route(&format!("10.{}.0.254", ip[1])).unwrap();
         }
         hosts[0].run("ping", ["-c1", "-W5", &IpAddr::from(B).to_string()]).unwrap();
-        Self { lab, hosts, _routers: between, _lans: lans, _line: None }
+        Self { lab, hosts, six: false, _routers: between, _lans: lans, _line: None }
     }
 
     fn node(&self, index: usize, relayed: bool) -> On<Net> {
@@ -85,18 +100,23 @@ impl World {
         let mut config = NetConfig::new(Identity::generate());
         // The node that was there before may still hold its port.
         let port = if relayed { PORT + 1 } else { PORT };
-        config.listen = vec![SocketAddr::new([0, 0, 0, 0].into(), port)];
+        config.listen = vec![self.any(port)];
         config.workers = 1;
         config.stream_port = None;
         if relayed {
-            config.relays = vec![SocketAddr::new(RELAY.into(), PORT)];
+            config.relays = vec![SocketAddr::new(ip(RELAY, self.six), PORT)];
         }
         On::start(host, || async { Net::bind(config).await.unwrap() })
     }
 
+    /// Every address of a host.
+    fn any(&self, port: u16) -> SocketAddr {
+        let four = SocketAddr::new([0, 0, 0, 0].into(), port);
+        if self.six { SocketAddr::new([0; 16].into(), port) } else { four }
+    }
+
     fn relay(&self) -> On<Relay> {
-        let listen = vec![SocketAddr::new([0, 0, 0, 0].into(), PORT)];
-        let mut config = RelayConfig::new(Identity::generate(), listen);
+        let mut config = RelayConfig::new(Identity::generate(), vec![self.any(PORT)]);
         config.workers = 1;
         On::start(self.hosts[2].clone(), || async { Relay::start(config).await.unwrap() })
     }
@@ -104,10 +124,11 @@ impl World {
     /// The two nodes see nothing of each other.
     fn part(&self) {
         let rules = format!(
-            "table ip wall {{ chain in {{
-            type filter hook input priority 0; ip saddr {} meta l4proto udp drop; }}
+            "table {family} wall {{ chain in {{
+            type filter hook input priority 0; {family} saddr {} meta l4proto udp drop; }}
             }}",
-            IpAddr::from(A)
+            ip(A, self.six),
+            family = if self.six { "ip6" } else { "ip" },
         );
         self.hosts[1].run("nft", [&rules]).unwrap();
     }
@@ -140,7 +161,7 @@ fn carries_all(world: &World, a: &On<Net>, b: &On<Net>, want: PathKind, mtu: u16
     let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i >> 5) as u8).collect();
     assert!(here.send_tcp(&there, &bytes, false) == bytes);
     assert!(there.send_tcp(&here, &bytes, true) == bytes);
-    let real = mtu - HEADERS;
+    let real = mtu - HEADERS[usize::from(world.six)];
     until(&format!("the path MTU of {mtu} is found, {want:?}"), || {
         // A direction is measured while payload flows in it.
         here.reaches(&there);
@@ -157,7 +178,7 @@ fn carries_all(world: &World, a: &On<Net>, b: &On<Net>, want: PathKind, mtu: u16
 fn direct(world: &World, mtu: u16) {
     let (a, b) = (world.node(0, false), world.node(1, false));
     let id = b.what.node_id();
-    a.with(|net| net.add_peer_addrs(id, vec![SocketAddr::new(B.into(), PORT)]));
+    a.with(|net| net.add_peer_addrs(id, vec![SocketAddr::new(ip(B, world.six), PORT)]));
     carries_all(world, &a, &b, PathKind::Direct, mtu);
 }
 
@@ -197,6 +218,13 @@ fn an_underlay_of_1500_bytes_carries_all() {
 #[test]
 fn an_underlay_of_9000_bytes_carries_all() {
     underlay(&World::silent(9000), 9000);
+}
+
+#[test]
+fn underlays_with_but_ipv6_carry_all() {
+    for mtu in [1280, 1400, 1500, 9000] {
+        underlay(&World::silent_in(mtu, true), mtu);
+    }
 }
 
 #[test]

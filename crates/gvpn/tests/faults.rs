@@ -324,3 +324,29 @@ async fn a_payload_that_lies_about_its_address_is_not_heard() {
     let heard = requestor.sh(&hearer, "cat /tmp/heard").await.unwrap();
     assert!(!heard.contains("lie"), "{heard}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_payloads_outlasts_a_daemon_that_stands_still() {
+    let rig = Rig::new().await;
+    let requestor = rig.requestor().await;
+    let (a, b) = (rig.provider("a").await, rig.provider("b").await);
+    let net = requestor.network("10.49.0.0/24").await;
+    let one = requestor.payload(&a, &net, "10.49.0.2").await;
+    let two = requestor.payload(&b, &net, "10.49.0.3").await;
+    // An nc that reads nothing any more makes the other one end.
+    let listen = "(mkfifo /tmp/open; exec 3<>/tmp/open; nc -l -p 9000 <&3 > /tmp/got; \
+                  touch /tmp/ended) >/dev/null 2>&1 &";
+    requestor.sh(&one, listen).await.unwrap();
+    requestor.comes_true(&one, "netstat -ltn | grep -q :9000").await;
+    let talk = "(i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.2; done \
+                | nc 10.49.0.2 9000) >/dev/null 2>&1 &";
+    requestor.sh(&two, talk).await.unwrap();
+    requestor.comes_true(&one, "test -s /tmp/got").await;
+    b.pause();
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    b.resume();
+    requestor.comes_true(&one, "test -e /tmp/ended").await;
+    let got = requestor.sh(&one, "cat /tmp/got").await.unwrap();
+    let numbers: Vec<u32> = got.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(numbers, (0..60).collect::<Vec<_>>());
+}

@@ -34,6 +34,14 @@ impl Kind {
             Self::Ext4 => "ext4",
         }
     }
+
+    /// What a machine mounts it with.
+    pub(super) fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Squashfs => &["squashfs", "overlay"],
+            Self::Ext4 => &["ext4"],
+        }
+    }
 }
 
 impl Disk {

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{self, BufWriter},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use super::cpio::Archive;
+use super::{cpio::Archive, image::Kind};
 
 /// The guest agent.
 const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
@@ -15,18 +15,9 @@ const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
 const KERNEL: &str = "GVPN_VM_KERNEL";
 /// The directory of its modules.
 const MODULES: &str = "GVPN_VM_MODULES";
-/// What a machine may need that a kernel may have as a module.
-const WANTED: &[&str] = &[
-    "virtio_pci",
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio_net",
-    "virtio_console",
-    "squashfs",
-    "overlay",
-    "ext4",
-    "ipv6",
-];
+/// What every machine may need that a kernel may have as a module.
+const WANTED: &[&str] =
+    &["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "ipv6"];
 
 /// A kernel and its modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,27 +59,28 @@ impl Kernel {
         Ok(Self { image, modules: Path::new("/lib/modules").join(release) })
     }
 
-    /// Writes the initial file system: the agent and the modules in their order of loading.
-    pub(super) fn write_initramfs(&self, to: &Path) -> io::Result<()> {
+    /// Writes the initial file system: the agent and the modules in their order of loading, those for this
+    /// kind of disk among them.
+    pub(super) fn write_initramfs(&self, to: &Path, disk: Kind) -> io::Result<()> {
         let mut archive = Archive::new(BufWriter::new(fs::File::create(to)?));
         for directory in ["dev", "proc", "sys", "root", "lower", "layer", "modules"] {
             archive.directory(directory)?;
         }
         archive.device("dev/console", 5, 1)?;
         archive.program("init", AGENT)?;
-        for (number, (name, contents)) in self.wanted_modules()?.into_iter().enumerate() {
+        for (number, (name, contents)) in self.wanted_modules(disk)?.into_iter().enumerate() {
             archive.program(&format!("modules/{number:03}-{name}.ko"), &contents)?;
         }
-        archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
+        archive.finish()?.flush()
     }
 
-    fn wanted_modules(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+    fn wanted_modules(&self, disk: Kind) -> io::Result<Vec<(String, Vec<u8>)>> {
         let mut files = BTreeMap::new();
         if self.modules.is_dir() {
             find_modules(&self.modules, &mut files)?;
         }
         let mut loaded = vec![];
-        for name in WANTED {
+        for name in WANTED.iter().chain(disk.modules()) {
             add(name, &files, &mut loaded)?;
         }
         Ok(loaded)

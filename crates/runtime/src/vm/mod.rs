@@ -125,8 +125,8 @@ impl Vm {
             payload.make_directory(&format!("vm/{part}")).await?;
         }
         let initramfs = directory.join("initramfs");
-        let (writing, to) = (kernel.clone(), initramfs.clone());
-        let written = tokio::task::spawn_blocking(move || writing.write_initramfs(&to)).await;
+        let (writing, to, kind) = (kernel.clone(), initramfs.clone(), disk.kind);
+        let written = tokio::task::spawn_blocking(move || writing.write_initramfs(&to, kind)).await;
         written.map_err(|e| start()(io::Error::other(e)))?.map_err(start())?;
         let (line, agents_line) = UnixStream::pair().map_err(start())?;
         let agents_line = OwnedFd::from(agents_line);

@@ -220,14 +220,12 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 fn table(rows: &[Row]) -> String {
-    let build = if cfg!(debug_assertions) { "A debug build" } else { "An optimized build" };
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
     let mut table = format!(
-        "{build}; load of the machine at the end: {load}.\n\n\
+        "{}\n\n\
          | machine | by | deploy to the end of the first `run` | the kernel's own boot | ratio | memory | \
          TCP from it, Gbit/s (its ceiling) | TCP to it (its ceiling) | ping (its floor) |\n\
-         |---|---|---|---|---|---|---|---|---|\n"
+         |---|---|---|---|---|---|---|---|---|\n",
+        figures::conditions()
     );
     for row in rows {
         let (ours, ceiling) = (&row.ours, &row.ceiling);

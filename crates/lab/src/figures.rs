@@ -22,6 +22,14 @@ pub fn write(page: &str, name: &str, text: &str) -> io::Result<()> {
     fs::write(path, after)
 }
 
+/// Under which conditions something was measured: a sentence to stand before its table.
+pub fn conditions() -> String {
+    let build = if cfg!(debug_assertions) { "A debug build" } else { "An optimized build" };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{build}; load of the machine at the end: {load}.")
+}
+
 fn replaced(page: &str, name: &str, text: &str) -> Option<String> {
     let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
     let (before, rest) = page.split_once(&start)?;

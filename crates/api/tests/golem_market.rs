@@ -310,6 +310,48 @@ async fn a_restarted_requestor_still_has_its_agreements_and_invoices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agreement_that_waits_for_a_providers_client_is_refused_when_the_provider_starts_anew() {
+    let relay = relay().await;
+    let at = relay.local_addrs()[0];
+    let (provider, requestor) =
+        (World::registered(None, at).await, World::registered(None, at).await);
+    let offer = json!({"properties": {"golem.runtime.name": "by-hand"}, "constraints": "()"});
+    let (status, offered) = provider.post("/market-api/v1/offers", offer.clone()).await;
+    assert_eq!(status, 201, "{offered}");
+    let offers = format!("/market-api/v1/offers/{}", text(&offered));
+    let demand = json!({"properties": {}, "constraints": "(golem.runtime.name=by-hand)"});
+    let (_, wanted) = requestor.post("/market-api/v1/demands", demand.clone()).await;
+    let demands = format!("/market-api/v1/demands/{}", text(&wanted));
+    let proposed = async |world: &World, path: &str| {
+        let event = next_event(world, &format!("{path}/events?timeout=5")).await;
+        format!("{path}/proposals/{}", text(&event["proposal"]["proposalId"]))
+    };
+    let initial = proposed(&requestor, &demands).await;
+    assert_eq!(requestor.post(&initial, demand).await.0, 200);
+    let theirs = proposed(&provider, &offers).await;
+    assert_eq!(provider.post(&theirs, offer).await.0, 200);
+    let draft = proposed(&requestor, &demands).await;
+    let valid_to = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let new = json!({ "proposalId": draft.rsplit_once('/').unwrap().1, "validTo": valid_to });
+    let (_, agreement) = requestor.post("/market-api/v1/agreements", new).await;
+    let path = format!("/market-api/v1/agreements/{}", text(&agreement));
+    assert_eq!(requestor.post(&format!("{path}/confirm"), Value::Null).await.0, 204);
+    let asked = next_event(&provider, &format!("{offers}/events?timeout=5")).await;
+    assert_eq!(asked["eventType"], "AgreementEvent", "{asked}");
+    // The client lets the requestor wait, for as long as it likes to.
+    let start = Instant::now();
+    assert_eq!(requestor.post(&format!("{path}/wait?timeout=1"), Value::Null).await.0, 408);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let waiting = format!("{path}/wait?timeout=60");
+    let (provider, (status, answer)) =
+        tokio::join!(provider.restart(), requestor.post(&waiting, Value::Null));
+    assert!(status >= 400 && status != 408, "{status} {answer}");
+    let (_, seen) = requestor.get(&path).await;
+    assert_eq!(seen["state"], "Rejected", "{seen}");
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_has_all_it_can_do_offers_nothing() {
     let relay = relay().await;
     let at = relay.local_addrs()[0];

@@ -9,6 +9,7 @@ use gvpn_model::NetworkId;
 use gvpn_node::{NetworkSpec, Node, NodeConfig};
 use gvpn_roster::MemberSpec;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// Enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -71,10 +72,13 @@ impl World {
         }
     }
 
+    /// Stops all nodes at the same time: one after the other they would wait for each other's answers.
     pub async fn stop(self) {
-        for node in self.others.iter().chain([&self.owner]) {
-            node.stop().await;
+        let mut stopping = JoinSet::new();
+        for node in self.others.into_iter().chain([self.owner]) {
+            stopping.spawn(async move { node.stop().await });
         }
+        stopping.join_all().await;
     }
 }
 

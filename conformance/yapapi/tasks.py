@@ -13,14 +13,11 @@ WORKERS = int(os.environ.get("CONFORMANCE_INSTANCES", "2"))
 
 
 async def program():
-    failed, by, begun = set(), set(), set()
+    failed, by = set(), set()
     with tempfile.TemporaryDirectory() as directory:
 
         async def worker(context: WorkContext, tasks):
-            begun.add(context.provider_id)
             async for task in tasks:
-                # One that is very fast leaves something to do for the others.
-                await until("another worker begins", lambda: len(begun) >= min(2, WORKERS))
                 script = context.new_script(timeout=timedelta(minutes=2))
                 script.upload_json({"number": task.data}, "/tmp/in.json")
                 if task.data == 3 and not failed:
@@ -32,6 +29,8 @@ async def program():
                 yield script
                 by.add(context.provider_id)
                 task.accept_result(Path(f"{directory}/{task.data}").read_text())
+                # One that is very fast leaves something to do for the others.
+                await until("another has done a task", lambda: len(by) >= min(2, WORKERS))
 
         async with golem() as g:
             tasks = [Task(data=number) for number in range(TASKS)]

@@ -37,9 +37,11 @@ pub const CHECKS: &[(&str, Check)] = checks! {
     "multicast": network::multicast,
     "names": network::names,
     "live addresses": network::live_addresses,
+    "live names": network::live_names,
     "live joining and leaving": network::live_joining_and_leaving,
     "many networks, again and again": network::many_networks,
     "owner's rules": network::rules,
+    "owner's limits": network::owners_limits,
     "terminated while it runs": payload::terminated,
     "killed": payload::killed,
 };

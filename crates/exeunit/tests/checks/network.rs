@@ -1,6 +1,8 @@
 //! Networks.
 
-use gvpn_roster::MemberEdit;
+use std::time::{Duration, Instant};
+
+use gvpn_roster::{Limit, MemberEdit};
 
 use super::{Subject, Verdict};
 
@@ -89,6 +91,26 @@ pub(super) async fn live_addresses(subject: &Subject) -> Verdict {
     None
 }
 
+pub(super) async fn live_names(subject: &Subject) -> Verdict {
+    let [network, _] = subject.networks;
+    let near = subject.board.member_named(network, "near");
+    let named = |name: &str| MemberEdit { name: Some(Some(name.into())), ..MemberEdit::default() };
+    let zone = &subject.seen[PAYLOAD].search[0];
+    for (name, former) in [("afar", "near"), ("near", "afar")] {
+        subject.board.edit(network, near, named(name));
+        let own = subject.board.config(network, subject.seen[PAYLOAD].member);
+        subject.payload.unit.reconfigure(own);
+        let asked = |name| format!("busybox nslookup {name}.{zone} 10.40.0.1");
+        let answer = subject.shell(&asked(name)).await;
+        assert!(answer.contains("10.40.0.3"), "{answer}");
+        subject.shell(&format!("! {}", asked(former))).await;
+        if subject.candidate.own_root {
+            subject.shell_until(&format!("busybox ping -c 1 -W 10 {name}")).await;
+        }
+    }
+    None
+}
+
 pub(super) async fn live_joining_and_leaving(subject: &Subject) -> Verdict {
     let third = subject.board.network(&["10.42.0.0/24"]);
     let near = subject.board.member(third, "near", &["10.42.0.3"]);
@@ -153,5 +175,28 @@ pub(super) async fn rules(subject: &Subject) -> Verdict {
     subject.shell_until("! busybox ping -c 1 -W 1 10.40.0.3").await;
     subject.board.edit(seen.network, seen.member, quarantined(false));
     subject.shell_until("busybox ping -c 1 -W 1 10.40.0.3").await;
+    None
+}
+
+/// What the payload sends is slowed down, and only as long as the owner wants it.
+pub(super) async fn owners_limits(subject: &Subject) -> Verdict {
+    let seen = &subject.seen[PAYLOAD];
+    let limited = |bits_per_second| {
+        let limit = Limit { bits_per_second, packets_per_second: 0 };
+        subject.board.edit(
+            seen.network,
+            seen.member,
+            MemberEdit { limit: Some(limit), ..MemberEdit::default() },
+        )
+    };
+    let fetch = "wget -q -O - http://10.40.0.42:8088/many | md5sum";
+    let there = subject.shell("busybox md5sum < /tmp/gvpn-www/many").await;
+    // Two megabytes, at eight megabits a second.
+    limited(8_000_000);
+    let begin = Instant::now();
+    assert_eq!(subject.neighbour.shell(fetch).await, there);
+    assert!(begin.elapsed() > Duration::from_secs(1), "{:?}", begin.elapsed());
+    limited(0);
+    assert_eq!(subject.neighbour.shell(fetch).await, there);
     None
 }

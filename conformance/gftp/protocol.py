@@ -88,7 +88,8 @@ async def refusals(gftp, payload, directory, links):
         raise AssertionError(f"{source} to {target} was moved")
 
     changed = links[1]
-    Path(changed["file"]).write_bytes(b"?" * SIZES[1])
+    before = Path(changed["file"]).read_bytes()
+    Path(changed["file"]).write_bytes(bytes(byte ^ 0xFF for byte in before))
     check("a file that has changed is not taken", "has changed" in await fails(changed["url"], "container:/tmp/x"))
     slot = await gftp.ask("receive", output_file=str(directory / "never"))
     await fails("container:/no/such/file", slot["url"])

@@ -77,7 +77,7 @@ impl Pacing<'_> {
     pub fn room(&self) -> usize {
         match self.limit.bits_per_second {
             0 => 1 << 20,
-            bits => (bits / 80).clamp(256 << 10, 4 << 20) as usize,
+            bits => (bits / 80).clamp(128 << 10, 4 << 20) as usize,
         }
     }
 }

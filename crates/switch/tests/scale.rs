@@ -3,7 +3,11 @@
 //!
 //! With `GVPN_FIGURES=1` the figures are written into `docs/networks.md`.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
 
 use gvpn_identity::Identity;
 use gvpn_lab::{figures, heap};
@@ -13,6 +17,9 @@ use gvpn_switch::Table;
 
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;
+
+/// Memory of the whole process is counted: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Members on one node.
 const ON_A_NODE: u32 = 10;
@@ -51,6 +58,7 @@ fn rename(book: &mut OwnerBook, member: u32, name: &str) {
 
 #[test]
 fn a_member_is_small_on_the_wire_and_in_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut table = String::from(
         "| members | whole roster | a member of it | one change | one join | memory a member |\n\
          |---|---|---|---|---|---|\n",
@@ -133,6 +141,7 @@ impl Far {
 
 #[test]
 fn ten_thousand_members_agree_over_bad_links() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut seed = 1u32;
     let mut random = move |below: u32| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

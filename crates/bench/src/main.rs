@@ -14,6 +14,7 @@ mod peers;
 mod product;
 mod relay;
 mod report;
+mod sealed_copy;
 mod system;
 mod turn;
 mod udp_copy;

@@ -8,7 +8,10 @@ use std::{
 
 use gvpn_lab::{Host, LabError, Process};
 
-use crate::{bed::Bed, copy::CopyOnly, peers, product::Product, udp_copy::CopyOverUdp};
+use crate::{
+    bed::Bed, copy::CopyOnly, peers, product::Product, sealed_copy::SealedCopy,
+    udp_copy::CopyOverUdp,
+};
 
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +143,7 @@ pub(crate) fn all(gvpn: &Path, built: &Path) -> Vec<Box<dyn System>> {
     let mut systems: Vec<Box<dyn System>> = vec![
         Box::new(CopyOnly),
         Box::new(CopyOverUdp),
+        Box::new(SealedCopy),
         Box::new(Product::new(gvpn)),
         Box::new(peers::Bare),
     ];

@@ -35,22 +35,41 @@ impl System for CopyOverUdp {
     }
 
     fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
-        let a = half(&bed.a, "10.98.0.1/24", [bed::A, bed::B])?;
-        let b = half(&bed.b, "10.98.0.2/24", [bed::B, bed::A])?;
-        Ok(Tunnel {
-            client: Box::new(bed.a.clone()),
-            servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
-            _guards: vec![Box::new((a, b))],
-        })
+        halves(bed, |_| (send, receive))
     }
 }
 
 /// Bytes of a datagram on a link with MTU 1500, less what sealing and its headers would take.
-const PIECE: usize = 1440;
+pub(crate) const PIECE: usize = 1440;
+/// Full datagrams that one system call sends, sealed or not.
+pub(crate) const BATCH: usize = 44;
 const PORT: u16 = 4789;
 
+/// A tunnel of two halves, which `ends` gives what sends and what receives; the first is 0.
+pub(crate) fn halves<S, R>(bed: &Bed, ends: impl Fn(u64) -> (S, R)) -> Result<Tunnel, BenchError>
+where
+    S: FnOnce(File, &UdpSocket) + Send + 'static,
+    R: FnOnce(&UdpSocket, File) + Send + 'static,
+{
+    let a = half(&bed.a, "10.98.0.1/24", [bed::A, bed::B], ends(0))?;
+    let b = half(&bed.b, "10.98.0.2/24", [bed::B, bed::A], ends(1))?;
+    Ok(Tunnel {
+        client: Box::new(bed.a.clone()),
+        servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
+        _guards: vec![Box::new((a, b))],
+    })
+}
+
 /// One end: a TUN device, a socket, and a thread for each direction, which end with the namespace.
-fn half(host: &Host, inner: &str, [from, to]: [&str; 2]) -> Result<File, BenchError> {
+fn half(
+    host: &Host,
+    inner: &str,
+    [from, to]: [&str; 2],
+    (send, receive): (
+        impl FnOnce(File, &UdpSocket) + Send + 'static,
+        impl FnOnce(&UdpSocket, File) + Send + 'static,
+    ),
+) -> Result<File, BenchError> {
     let device = tun(host, inner)?;
     let socket = host.enter(|| connected(from, to))?.map_err(io("opening a UDP socket"))?;
     let share = || device.try_clone().map_err(io("sharing a TUN device"));
@@ -75,16 +94,17 @@ fn send(mut device: File, socket: &UdpSocket) {
     let mut packet = vec![0; MOST + 1];
     while let Ok(mut length) = device.read(&mut packet[..MOST]) {
         length += usize::from(length.is_multiple_of(PIECE));
-        for part in packet[..length].chunks(PIECE * 44) {
-            let _ = pass(socket, part);
+        for part in packet[..length].chunks(PIECE * BATCH) {
+            let _ = pass(socket, part, PIECE);
         }
     }
 }
 
-fn pass(socket: &UdpSocket, part: &[u8]) -> nix::Result<usize> {
-    let piece = PIECE as u16;
-    let cut = [ControlMessage::UdpGsoSegments(&piece)];
-    let control = if part.len() > PIECE { &cut[..] } else { &[] };
+/// Sends `part` as datagrams of `piece` bytes, the last of which may be shorter.
+pub(crate) fn pass(socket: &UdpSocket, part: &[u8], piece: usize) -> nix::Result<usize> {
+    let length = piece as u16;
+    let cut = [ControlMessage::UdpGsoSegments(&length)];
+    let control = if part.len() > piece { &cut[..] } else { &[] };
     let nowhere = None::<&SockaddrIn>;
     sendmsg(socket.as_raw_fd(), &[IoSlice::new(part)], control, MsgFlags::empty(), nowhere)
 }

@@ -189,12 +189,18 @@ def state(activity):
     return activity["state"][0]
 
 
+# Several worlds are made at the same time.
+_ports = list(range(10_000, 32_000))
+random.shuffle(_ports)
+
+
 def free_port(kind=socket.SOCK_STREAM):
-    """A port that nobody has, below those that the system gives to whoever wants any."""
+    """A port that nobody has, below those that the system gives to whoever wants any, and that nobody is given twice."""
     while True:
+        port = _ports.pop()
         with socket.socket(socket.AF_INET, kind) as s:
             try:
-                s.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
-                return s.getsockname()[1]
+                s.bind(("127.0.0.1", port))
+                return port
             except OSError:
                 continue

@@ -225,6 +225,23 @@ fn descriptors(daemon: &Daemon) -> usize {
     fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
 }
 
+/// How many connections between clients with these ports and a server the server has taken.
+fn connections(server: &str, clients: &[u16]) -> usize {
+    let hex = |port: u16| format!("{port:04X}");
+    let server: SocketAddr = server.parse().unwrap();
+    let clients: BTreeSet<_> = clients.iter().copied().map(hex).collect();
+    let taken = |line: &&str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let port = |at: &str| at.rsplit(':').next().unwrap_or_default().to_owned();
+        // What nobody holds, or not yet, has no inode.
+        words.len() > 9
+            && port(words[1]) == hex(server.port())
+            && clients.contains(&port(words[2]))
+            && words[9] != "0"
+    };
+    fs::read_to_string("/proc/net/tcp").unwrap().lines().filter(taken).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_vanish_while_they_wait_leave_nothing() {
     let rig = Rig::new().await;
@@ -250,8 +267,6 @@ async fn clients_that_vanish_while_they_wait_leave_nothing() {
         .split_once("?authToken=")
         .map(|(a, t)| (a.to_owned(), t))
         .unwrap();
-    // Pooled connections of the rig's own client come and go.
-    requestor.get("/me").await;
     let before = descriptors(&requestor);
     let mut clients = Vec::new();
     for n in 0..40 {
@@ -264,12 +279,14 @@ async fn clients_that_vanish_while_they_wait_leave_nothing() {
         .unwrap();
         clients.push(client);
     }
-    eventually("they wait", async || descriptors(&requestor) >= before + 40).await;
+    let ports: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap().port()).collect();
+    eventually("they wait", async || connections(&address, &ports) == 40).await;
     for client in &clients {
         let _ = client.shutdown(Shutdown::Both);
     }
     drop(clients);
-    eventually("their connections are gone", async || descriptors(&requestor) <= before + 2).await;
+    eventually("their connections are gone", async || connections(&address, &ports) == 0).await;
+    eventually("no descriptor is left", async || descriptors(&requestor) <= before + 2).await;
     assert_eq!(requestor.state(&activity).await, "Ready");
 }
 

@@ -34,7 +34,7 @@ impl World {
         let (from, to) = (bind(&self.a, "10.9.0.1:7"), bind(&self.b, "10.9.0.2:7"));
         to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let sender = scope.spawn(|| {
                 for number in 0..count {
                     let bytes = [&number.to_be_bytes()[..], &[7; 96]].concat();
                     from.send_to(&bytes, "10.9.0.2:7").unwrap();
@@ -43,10 +43,14 @@ impl World {
             });
             let mut buffer = [0; 2000];
             let mut arrived = Vec::new();
-            while to.recv_from(&mut buffer).is_ok() {
-                arrived.push(u32::from_be_bytes(*buffer.first_chunk().unwrap()));
+            loop {
+                let all_are_sent = sender.is_finished();
+                match to.recv_from(&mut buffer) {
+                    Ok(_) => arrived.push(u32::from_be_bytes(*buffer.first_chunk().unwrap())),
+                    Err(_) if all_are_sent => return arrived,
+                    Err(_) => {}
+                }
             }
-            arrived
         })
     }
 }

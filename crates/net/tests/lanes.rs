@@ -117,11 +117,15 @@ async fn new_keys_under_traffic_lose_nothing() {
         let receiver = scope.spawn(|| {
             let mut count = 0u32;
             let mut buffer = [0; 64];
-            while let Ok((n, _)) = at.recv_from(&mut buffer) {
-                // What `reaches` sent last may still be on its way.
-                count += u32::from(n == 4);
+            loop {
+                let stopped = stop.load(Ordering::SeqCst);
+                match at.recv_from(&mut buffer) {
+                    // What `reaches` sent last may still be on its way.
+                    Ok((n, _)) => count += u32::from(n == 4),
+                    Err(_) if stopped => return count,
+                    Err(_) => {}
+                }
             }
-            count
         });
         let handle = tokio::runtime::Handle::current();
         for _ in 0..5 {

@@ -72,7 +72,7 @@ impl Rig {
         let args: Vec<_> = args.iter().chain(&none).map(|arg| (*arg).to_owned()).collect();
         let process = start(&args, &dir.path().join("relay.log"));
         let rig = Self { dir, relay, _relay: process };
-        eventually("the relay listens", async || UdpSocket::bind(rig.relay).is_err()).await;
+        eventually("the relay listens", async || listens(rig.relay)).await;
         rig
     }
 
@@ -107,7 +107,8 @@ impl Rig {
             .chain(more.iter().copied())
             .map(str::to_owned)
             .collect();
-        let http = Client::builder(TokioExecutor::new()).build_http();
+        // No connection stays open: tests count a daemon's descriptors.
+        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         let (name, url) = (name.to_owned(), String::new());
         let (key, id) = (String::new(), String::new());
         let mut daemon = Daemon { name, dir, args, process: None, http, url, key, id };
@@ -452,6 +453,13 @@ fn free_address() -> SocketAddr {
             return address;
         }
     }
+}
+
+/// Whether somebody has this UDP address. Who tried to take it would be in the way of who wants it.
+fn listens(address: SocketAddr) -> bool {
+    let port = format!(":{:04X}", address.port());
+    let sockets = fs::read_to_string("/proc/net/udp").unwrap();
+    sockets.lines().filter_map(|line| line.split_whitespace().nth(1)).any(|at| at.ends_with(&port))
 }
 
 fn text(path: &Path) -> String {

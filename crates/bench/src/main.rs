@@ -9,6 +9,7 @@ mod blast;
 mod case;
 mod copy;
 mod cpu;
+mod easytier;
 mod measure;
 mod peers;
 mod product;
@@ -80,6 +81,9 @@ fn run(args: &Args) -> Result<(), system::BenchError> {
             println!("{}: missing: {why}", system.name());
             report.missing(system.name(), &why);
             continue;
+        }
+        if let Some(version) = system.version() {
+            report.version(system.name(), &version);
         }
         plan.run(system.as_ref(), &mut report);
     }

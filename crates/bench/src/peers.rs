@@ -1,4 +1,4 @@
-//! Other tunnels, from Debian and crates.io.
+//! Other tunnels, from Debian and crates.io (and, in [`crate::easytier`], from PyPI).
 
 use std::{
     fs,
@@ -12,6 +12,7 @@ use gvpn_lab::Host;
 
 use crate::{
     bed::{self, Bed},
+    easytier::EasyTier,
     system::{BenchError, Layout, Peer, System, Tunnel, io},
 };
 
@@ -45,7 +46,7 @@ pub(crate) fn all(built: &Path) -> Vec<Box<dyn System>> {
         cargo("gotatun", "gotatun-cli", "0.10.2"),
         cargo("boringtun", "boringtun-cli", "0.7.1"),
         Box::new(Nebula),
-        Box::new(EasyTier),
+        Box::new(EasyTier::new(built)),
     ]
 }
 
@@ -65,10 +66,17 @@ impl System for WireGuard {
         self.name
     }
 
+    fn version(&self) -> Option<String> {
+        match &self.source {
+            Source::Debian(package) => installed(package),
+            Source::Crate { version, .. } => Some(format!("{version} (crates.io)")),
+        }
+    }
+
     fn available(&self) -> Result<(), String> {
         debian("wg", "wireguard-tools")?;
         match &self.source {
-            Source::Debian(program) => debian(program, program),
+            Source::Debian(program) => newest(program, program),
             Source::Crate { krate, version, root } => cargo_install(krate, version, root),
         }
     }
@@ -144,8 +152,12 @@ impl System for Nebula {
         "nebula"
     }
 
+    fn version(&self) -> Option<String> {
+        installed("nebula")
+    }
+
     fn available(&self) -> Result<(), String> {
-        debian("nebula", "nebula")
+        newest("nebula", "nebula")
     }
 
     fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
@@ -169,37 +181,6 @@ impl System for Nebula {
     }
 }
 
-/// EasyTier, whose binaries were on PyPI once.
-struct EasyTier;
-
-impl System for EasyTier {
-    fn name(&self) -> &str {
-        "easytier"
-    }
-
-    fn available(&self) -> Result<(), String> {
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let output = Command::new("python3")
-            .args(["-m", "pip", "download", "--no-deps", "--pre", "easytier", "-d"])
-            .arg(dir.path())
-            .output()
-            .map_err(|error| format!("pip: {error}"))?;
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() {
-            return Err("PyPI has it again, and nobody has told how to start that version".into());
-        }
-        Err(stderr.lines().last().unwrap_or("pip download easytier failed").to_owned())
-    }
-
-    fn suits(&self, _: Layout) -> bool {
-        false
-    }
-
-    fn up(&self, _: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
-        Err(BenchError::NotUp(0))
-    }
-}
-
 fn nebula_config(at: &str, name: &str) -> String {
     format!(
         "pki: {{ca: {at}/ca.crt, cert: {at}/{name}.crt, key: {at}/{name}.key}}\n\
@@ -212,12 +193,47 @@ fn nebula_config(at: &str, name: &str) -> String {
     )
 }
 
-fn tunnel(bed: &Bed, address: [u8; 4], guards: Vec<Box<dyn std::any::Any>>) -> Tunnel {
+pub(crate) fn tunnel(bed: &Bed, address: [u8; 4], guards: Vec<Box<dyn std::any::Any>>) -> Tunnel {
     Tunnel {
         client: Box::new(bed.a.clone()),
         servers: vec![Peer { side: Box::new(bed.b.clone()), address: address.into() }],
         _guards: guards,
     }
+}
+
+/// Installs the newest version of a Debian package that apt's lists name, backports included,
+/// unless it is there; what is there serves where that fails.
+fn newest(program: &str, package: &str) -> Result<(), String> {
+    let listed = shell(&format!("apt-cache madison {package}")).unwrap_or_default();
+    let versions = listed.lines().filter_map(|line| line.split('|').nth(1).map(str::trim));
+    let highest = versions.reduce(|best, other| if is_newer(other, best) { other } else { best });
+    if let Some(version) = highest
+        && dpkg_version(package).is_none_or(|there| is_newer(version, &there))
+    {
+        debian_install(&format!("{package}={version}"));
+    }
+    debian(program, package)
+}
+
+fn is_newer(version: &str, than: &str) -> bool {
+    let compare = Command::new("dpkg").args(["--compare-versions", version, "gt", than]).status();
+    compare.is_ok_and(|status| status.success())
+}
+
+fn dpkg_version(package: &str) -> Option<String> {
+    shell(&format!("dpkg-query -W -f='${{Version}}' {package}")).ok().filter(|v| !v.is_empty())
+}
+
+fn installed(package: &str) -> Option<String> {
+    Some(format!("{} (Debian)", dpkg_version(package)?))
+}
+
+fn debian_install(package: &str) {
+    println!("installing {package}");
+    let _ = Command::new("apt-get")
+        .args(["install", "-y", "-q", "--no-install-recommends", package])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .output();
 }
 
 /// Installs a Debian package unless its program is there.
@@ -231,10 +247,7 @@ pub(crate) fn debian(program: &str, package: &str) -> Result<(), String> {
     if there() {
         return Ok(());
     }
-    println!("installing {package}");
-    let _ = Command::new("apt-get")
-        .args(["install", "-y", "-q", "--no-install-recommends", package])
-        .output();
+    debian_install(package);
     if there() {
         Ok(())
     } else {

@@ -28,6 +28,7 @@ struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    versions: Vec<String>,
     notes: BTreeSet<String>,
 }
 
@@ -49,6 +50,11 @@ impl Report {
         };
         println!("{case:42} {system:14} {:>10.2} {unit}{}", row.value, row.details());
         self.rows.push(row);
+    }
+
+    /// Notes which version of a system was measured.
+    pub(crate) fn version(&mut self, system: &str, version: &str) {
+        self.versions.push(format!("{system} {version}"));
     }
 
     /// Notes a system that could not run at all.
@@ -87,6 +93,9 @@ impl Report {
             }
         }
         text.push_str("\n\nIn brackets: Gbit per CPU-second of the whole machine.\n");
+        if !self.versions.is_empty() {
+            let _ = writeln!(text, "Versions: {}.", self.versions.join(", "));
+        }
         for note in &self.notes {
             let _ = writeln!(text, "- {note}");
         }

@@ -45,7 +45,12 @@ pub(crate) trait System {
     /// Name in tables.
     fn name(&self) -> &str;
 
-    /// Whether it can run here; else why not.
+    /// Its version and where it is from, of systems that others make.
+    fn version(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether it can run here, after installing it where that is possible; else why not.
     fn available(&self) -> Result<(), String>;
 
     /// Whether the layout means anything to it.

@@ -74,7 +74,7 @@ class _NodeStatus(TypedDict):
 
 
 class NodeStatus(_NodeStatus, total=False):
-    filtering: Literal["unknown", "port-independent", "port-dependent"]
+    filtering: Literal["unknown", "blocked", "endpoint-independent", "address-dependent", "address-and-port-dependent", "port-independent"]
     provider: Optional[ProviderPolicy]
     public: Optional[str]
 

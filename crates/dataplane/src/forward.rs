@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use crate::{
     Drop,
     message::{RELAY_HEADER, TYPE_RELAY_CONTROL, relayed},
+    mirror::{self, Allowance},
     transmit::Context,
     udp::{MAX_SEGMENTS, MAX_SEND, Message},
 };
@@ -25,13 +26,15 @@ const SHARDS: usize = 64;
 const BURST: u64 = 100_000_000;
 /// How many ends are told in a second that their session is not known.
 const COMPLAINTS: u64 = 1000;
+/// How many are told in a second where they are seen.
+const ANSWERS: u64 = 10_000;
 
 /// The relay does not know the session.
 pub const CONTROL_UNKNOWN_SESSION: u8 = 1;
 /// The relay was started anew: a client should see whether it is still registered.
 pub const CONTROL_RESTARTED: u8 = 2;
-/// A client asked the relay to send this from a port that the client has not written to; in place
-/// of a session is the number that the client made up.
+/// A client asked the relay to send this to a socket of its own, from a port that the socket has not
+/// written to; in place of a session is the number that the client made up.
 pub const CONTROL_KNOCK: u8 = 3;
 
 /// A control message of a relay: its first byte, what it is about, two zero bytes, a session. It is
@@ -107,8 +110,8 @@ impl Session {
 pub struct Forwarder {
     enabled: AtomicBool,
     shards: Vec<RwLock<HashMap<u32, Session>>>,
-    /// The second in which ends were last told, and how many.
-    complaints: (AtomicU64, AtomicU64),
+    complaints: Allowance,
+    answers: Allowance,
     pub(crate) packets: AtomicU64,
     pub(crate) bytes: AtomicU64,
     sends: AtomicU64,
@@ -148,7 +151,8 @@ impl Default for Forwarder {
         Self {
             enabled: AtomicBool::new(false),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            complaints: Default::default(),
+            complaints: Allowance::new(COMPLAINTS),
+            answers: Allowance::new(ANSWERS),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             sends: AtomicU64::new(0),
@@ -300,11 +304,7 @@ impl Forwarder {
 
     /// Tells an end that its session is not known: a message no larger than what caused it.
     fn complain(&self, cx: &Context<'_>, session: u32, to: SocketAddr) {
-        let second = cx.now / 1000;
-        if self.complaints.0.swap(second, Relaxed) != second {
-            self.complaints.1.store(0, Relaxed);
-        }
-        if self.complaints.1.fetch_add(1, Relaxed) >= COMPLAINTS {
+        if !self.complaints.take(cx.now) {
             return;
         }
         let message = control_message(CONTROL_UNKNOWN_SESSION, session);
@@ -314,6 +314,16 @@ impl Forwarder {
             Some(socket) => socket.send(to, &message, message.len(), 0),
             None => Ok(()),
         };
+    }
+
+    /// A control message came: who asks where it is seen is told.
+    pub(crate) fn control(&self, cx: &Context<'_>, message: &[u8], from: SocketAddr) {
+        let answer = mirror::answer(message, from).filter(|_| self.answers.take(cx.now));
+        match answer.zip(cx.socket(from)) {
+            // If it is lost, there will be another question.
+            Some((answer, socket)) => drop(socket.send(from, &answer, answer.len(), 0)),
+            None => cx.counters.drop(Drop::Unrecognised, 1),
+        }
     }
 
     fn shard(&self, session: u32) -> &RwLock<HashMap<u32, Session>> {

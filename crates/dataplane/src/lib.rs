@@ -26,6 +26,7 @@ mod fragment;
 mod held;
 mod home;
 mod message;
+pub mod mirror;
 mod network;
 mod nic;
 mod pace;

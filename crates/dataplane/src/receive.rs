@@ -179,6 +179,10 @@ impl Receive {
                 } else if first == TYPE_RELAYED {
                     self.relayed(cx, at, len, message);
                     at += len;
+                } else if first == TYPE_RELAY_CONTROL && cx.core.forward.is_enabled() {
+                    let datagram = &self.buffer[at..at + len];
+                    cx.core.forward.control(cx, datagram, message.from);
+                    at += len;
                 } else if is_for_quic(first) {
                     let stop = self.end_of_quic(at, end, message.stride);
                     self.hand_over(cx, at..stop, message.stride, hop, message.ecn);

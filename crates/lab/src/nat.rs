@@ -12,8 +12,8 @@ pub enum Nat {
     /// One outside port for each inside port; answers from anyone ("full cone"), for this one host
     /// inside.
     FullCone(Ipv4Addr),
-    /// One outside port for each inside port; answers come from addresses that were written to,
-    /// from any port there, for this one host inside.
+    /// One outside port for each inside port; answers come from addresses that were written to
+    /// from there, from any port of theirs, for this one host inside.
     AddressRestricted(Ipv4Addr),
     /// One outside port for each inside port; answers come from addresses and ports that were
     /// written to.
@@ -85,7 +85,7 @@ fn rules(kind: Nat, outside: &str) -> String {
     let inward = match kind {
         Nat::FullCone(host) => format!("iifname eth0 udp dport 1024-65535 dnat to {host};"),
         Nat::AddressRestricted(host) => {
-            format!("iifname eth0 ip saddr @seen udp dport 1024-65535 dnat to {host};")
+            format!("iifname eth0 ip saddr . udp dport @seen dnat to {host};")
         }
         Nat::Hairpin(hosts) => hosts
             .map(|host| format!("ip daddr {outside} udp dport {} dnat to {host};", host.port()))
@@ -94,7 +94,9 @@ fn rules(kind: Nat, outside: &str) -> String {
     };
     let forward = match kind {
         Nat::UdpBlocked => "meta l4proto udp drop;",
-        Nat::AddressRestricted(_) => "oifname eth0 meta l4proto udp update @seen { ip daddr };",
+        Nat::AddressRestricted(_) => {
+            "oifname eth0 meta l4proto udp update @seen { ip daddr . udp sport };"
+        }
         _ => "",
     };
     // An unsolicited datagram must not reach the router itself: it would leave a translation entry
@@ -102,7 +104,7 @@ fn rules(kind: Nat, outside: &str) -> String {
     format!(
         "flush ruleset
          table ip lab {{
-           set seen {{ type ipv4_addr; flags dynamic; size 4096; }}
+           set seen {{ type ipv4_addr . inet_service; flags dynamic; size 4096; }}
            chain input {{
              type filter hook input priority 0
              iifname eth0 meta l4proto udp drop

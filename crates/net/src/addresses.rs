@@ -7,9 +7,10 @@ use tokio::sync::Notify;
 
 use crate::{
     MAX_RECORD_ADDRS,
+    filtering::Filtering,
     interfaces::{Exit, Interfaces},
     mapping::PortMapping,
-    nat::{Filtering, NatKind, Observations},
+    nat::{NatKind, Observations},
 };
 
 /// The most addresses that others observed which are kept.
@@ -24,6 +25,8 @@ pub(crate) struct Addresses {
     interfaces: Interfaces,
     state: Mutex<State>,
     moved: Notify,
+    /// What the NAT lets in may have changed.
+    filtering_doubted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -36,24 +39,15 @@ struct State {
     observations: Observations,
     /// Newest first.
     observed: Vec<SocketAddr>,
-    /// What relays are to knock with.
-    awaited: Vec<u32>,
     filtering: Filtering,
-}
-
-impl State {
-    fn take_knock(&mut self, number: u32) -> bool {
-        let at = self.awaited.iter().position(|awaited| *awaited == number);
-        at.map(|at| self.awaited.swap_remove(at)).is_some()
-    }
 }
 
 impl Addresses {
     /// Those of the network namespace of the present thread.
     pub(crate) fn new(listening: Vec<SocketAddr>, fixed: Option<Vec<SocketAddr>>) -> Self {
         let interfaces = Interfaces::here();
-        let this =
-            Self { listening, fixed, interfaces, state: Mutex::default(), moved: Notify::new() };
+        let (state, moved, filtering_doubted) = (Mutex::default(), Notify::new(), Notify::new());
+        let this = Self { listening, fixed, interfaces, state, moved, filtering_doubted };
         this.refresh();
         this
     }
@@ -79,7 +73,9 @@ impl Addresses {
         let mut state = self.state.lock();
         state.observed.clear();
         state.observations.clear();
+        state.filtering = Filtering::Unknown;
         drop(state);
+        self.filtering_doubted.notify_one();
         self.moved.notify_one();
     }
 
@@ -129,33 +125,24 @@ impl Addresses {
         self.state.lock().filtering
     }
 
-    /// A relay is asked to knock with this number.
-    pub(crate) fn await_knock(&self, number: u32) {
-        let mut state = self.state.lock();
-        if !state.awaited.contains(&number) {
-            state.awaited.push(number);
-        }
+    /// What gets in is this.
+    pub(crate) fn filters(&self, filtering: Filtering) {
+        self.state.lock().filtering = filtering;
     }
 
-    /// Whether nothing came of that yet.
-    pub(crate) fn is_awaited(&self, number: u32) -> bool {
-        self.state.lock().awaited.contains(&number)
+    /// A relay came, or sees this node elsewhere: what gets in may have changed, or show now.
+    pub(crate) fn doubt_filtering(&self) {
+        self.filtering_doubted.notify_one();
     }
 
-    /// Somebody knocked from where this node had not written to.
-    pub(crate) fn knocked(&self, number: u32) {
-        let mut state = self.state.lock();
-        if state.take_knock(number) {
-            state.filtering = Filtering::PortIndependent;
-        }
+    /// Returns when what gets in is to be found out. For one waiter.
+    pub(crate) async fn filtering_in_doubt(&self) {
+        self.filtering_doubted.notified().await;
     }
 
-    /// A knock that was asked for did not come.
-    pub(crate) fn shut_out(&self, number: u32) {
-        let mut state = self.state.lock();
-        if state.take_knock(number) {
-            state.filtering = Filtering::PortDependent;
-        }
+    /// Where an observer sees this node.
+    pub(crate) fn seen_by(&self, by: SocketAddr) -> Option<SocketAddr> {
+        self.state.lock().observations.by(by)
     }
 
     fn own(&self) -> Vec<SocketAddr> {

@@ -19,6 +19,7 @@ mod control;
 mod endpoint;
 mod error;
 mod events;
+mod filtering;
 mod flight;
 mod interfaces;
 mod lanes;
@@ -44,6 +45,7 @@ mod wire;
 
 pub use config::NetConfig;
 pub use error::NetError;
+pub use filtering::Filtering;
 pub use gvpn_dataplane::{
     CONTROL_KNOCK, CONTROL_RESTARTED, Carried, Carrier, DataPlane, Datagram, End, Hop, Meter,
     control_message,
@@ -51,7 +53,7 @@ pub use gvpn_dataplane::{
 pub use gvpn_model::{NetworkId, NodeId};
 pub use gvpn_path::{carrier_addr, carrier_id};
 pub use mapping::PortMapping;
-pub use nat::{Filtering, NatKind};
+pub use nat::NatKind;
 pub use net::{Incoming, Net};
 pub use record::{MAX_RECORD_ADDRS, MAX_RECORD_BYTES, NodeRecord, RecordError, SignedRecord};
 pub use report::{PathKind, PathReport, PeerStatus, RelayState, Way};

@@ -44,35 +44,6 @@ impl NatKind {
     }
 }
 
-/// What comes in through a NAT or firewall (RFC 4787, section 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Filtering {
-    /// No relay has tried yet.
-    #[default]
-    Unknown,
-    /// What comes from another port of an address that was written to gets in, if not more:
-    /// endpoint-independent or address-dependent filtering.
-    PortIndependent,
-    /// Only what comes from an address and port that was written to gets in.
-    PortDependent,
-}
-
-impl Filtering {
-    /// In a few words.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::Unknown => "not known yet: no relay has tried what gets in",
-            Self::PortIndependent => "lets in what comes from other ports than were written to",
-            Self::PortDependent => {
-                "port-dependent: lets in only what comes from where was written to"
-            }
-        }
-    }
-}
-
 /// Where others see this node: by observer.
 #[derive(Debug, Default)]
 pub(crate) struct Observations {
@@ -85,6 +56,11 @@ impl Observations {
             self.seen.clear();
         }
         self.seen.insert(by, seen);
+    }
+
+    /// Where an observer sees this node.
+    pub(crate) fn by(&self, by: SocketAddr) -> Option<SocketAddr> {
+        self.seen.get(&by).copied()
     }
 
     pub(crate) fn clear(&mut self) {

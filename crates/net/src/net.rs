@@ -16,10 +16,11 @@ use crate::{
     connection::{CODE_SHUTDOWN, Command, Conn},
     endpoint::{Quic, start_error},
     events,
+    filtering::{self, Filtering},
     lanes::Lanes,
     link::Links,
     mapping::{self, PortMapping},
-    nat::{Filtering, NatKind},
+    nat::NatKind,
     path::PathEvent,
     relay_stream::Dialer,
     relays::Relays,
@@ -108,6 +109,7 @@ impl Net {
         shared.spawn(events::run_relay_control(Arc::clone(&shared), relay_inbox));
         shared.spawn(events::run_sweeps(Arc::clone(&shared)));
         shared.spawn(events::run_addresses(Arc::clone(&shared)));
+        shared.spawn(filtering::run(Arc::clone(&shared)));
         shared.spawn(answer(Arc::clone(&shared)));
         Relays::start(&shared);
         let mapping = config.port_mapping.then(|| {
@@ -148,7 +150,10 @@ impl Net {
 
     /// What the NAT lets in, as far as relays have tried.
     pub fn filtering(&self) -> Filtering {
-        self.shared().addresses.filtering()
+        match self.shared().relays.udp_works() {
+            Some(false) => Filtering::Blocked,
+            _ => self.shared().addresses.filtering(),
+        }
     }
 
     /// What the router said about a port that leads to this node.

@@ -34,10 +34,13 @@ pub enum ToRelay {
         /// Session and peer.
         sessions: Vec<(u32, NodeId)>,
     },
-    /// Send me a datagram from a port that I have not written to: does my NAT let it in?
+    /// Send a datagram to another socket of mine, from a port that it has not written to: does my
+    /// NAT let it in? The relay does so only where it sees this client's address.
     Knock {
         /// Comes back in the datagram.
         number: u32,
+        /// Where that socket is seen.
+        at: SocketAddr,
     },
 }
 

@@ -72,7 +72,8 @@ impl Clients {
         self
     }
 
-    /// Sends a client a datagram from a port that it has not written to. Less than the request.
+    /// Sends a client's socket a datagram from a port that it has not written to. Less than the
+    /// request.
     fn knock(&self, addr: SocketAddr, number: u32) {
         let same = |s: &&UdpSocket| s.local_addr().is_ok_and(|a| a.is_ipv4() == addr.is_ipv4());
         if let Some(socket) = self.knockers.iter().find(same) {
@@ -224,9 +225,10 @@ impl Client {
                 counter.fetch_add(1, Ordering::Relaxed);
                 self.send(&ToClient::Found { request, record, session }).await
             }
-            ToRelay::Knock { number } => {
-                if let Some(addr) = public(self.at) {
-                    self.clients.knock(addr, number);
+            ToRelay::Knock { number, at } => {
+                // Nobody else is to be knocked at.
+                if public(self.at).is_some_and(|addr| addr.ip() == at.ip()) {
+                    self.clients.knock(at, number);
                 }
                 Ok(())
             }

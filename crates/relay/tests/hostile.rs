@@ -10,7 +10,11 @@ use gvpn_identity::{
     Identity,
     tls::{self, TransportKey},
 };
-use gvpn_net::{Net, NetConfig, relay_protocol, relay_stream};
+use gvpn_net::{
+    Net, NetConfig, NodeRecord, SignedRecord,
+    relay_protocol::{self, ToRelay},
+    relay_stream,
+};
 use gvpn_relay::{Relay, RelayConfig};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use tokio::{
@@ -159,4 +163,51 @@ async fn rubbish_by_udp_is_counted_and_no_more() {
     let stats = relay.stats();
     assert_eq!(stats.forwarded_packets, 0, "{stats:?}");
     serves(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_knocks_at_nobody_but_its_client() {
+    let relay = relay().await;
+    let identity = Identity::generate();
+    let mut config = NetConfig::new(identity.clone());
+    config.listen = vec![([127, 0, 0, 1], 0).into()];
+    config.workers = 1;
+    let rogue = Net::bind(config).await.unwrap();
+    rogue.add_peer_addrs(relay.node_id(), relay.local_addrs());
+    let stream = rogue.open(relay.node_id(), relay_protocol::SERVICE).await.unwrap();
+    let (mut writer, _reader) = stream.split();
+    let record = NodeRecord { node: rogue.node_id(), sequence: 1, addrs: vec![], relays: vec![] };
+    let record = SignedRecord::sign(&identity, &record);
+    relay_protocol::send(&mut writer, &ToRelay::Register { record }).await.unwrap();
+    let own = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let other = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    for (number, socket) in [(1, &other), (2, &own)] {
+        let at = socket.local_addr().unwrap();
+        relay_protocol::send(&mut writer, &ToRelay::Knock { number, at }).await.unwrap();
+    }
+    // Requests are done in their order: when the second has come, the first would have.
+    let mut heard = [0; 64];
+    let size = timeout(PATIENCE, own.recv(&mut heard)).await.expect("a knock").unwrap();
+    assert_eq!(heard[..size], [6, 3, 0, 0, 2, 0, 0, 0]);
+    assert!(other.try_recv(&mut heard).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_where_it_is_seen_gets_no_more_than_it_sends() {
+    let relay = relay().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let question = gvpn_dataplane::mirror::question(7);
+    let (mut sent, mut got) = (0, 0);
+    let mut answer = [0; 2048];
+    for size in (1..question.len()).chain([question.len(); 3]) {
+        sent += socket.send_to(&question[..size], relay.local_addrs()[0]).await.unwrap();
+    }
+    for _ in 0..3 {
+        let size = timeout(PATIENCE, socket.recv(&mut answer)).await.expect("an answer").unwrap();
+        let told = gvpn_dataplane::mirror::read_answer(&answer[..size]);
+        assert_eq!(told, Some((7, socket.local_addr().unwrap())));
+        got += size;
+    }
+    // The short ones came before: what they caused would be here.
+    assert!(socket.try_recv(&mut answer).is_err() && got <= sent);
 }

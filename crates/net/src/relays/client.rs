@@ -30,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a silent relay is asked whether it is still there: often enough for a NAT.
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
-/// How often a relay is asked to knock, and how long each time may take.
-const KNOCKS: u8 = 3;
-const KNOCK: Duration = Duration::from_millis(500);
 /// A visit ends when it is of no use for this long.
 const VISIT: Duration = Duration::from_secs(300);
 
@@ -41,6 +38,7 @@ const VISIT: Duration = Duration::from_secs(300);
 pub(super) enum Command {
     Find { node: NodeId, answer: oneshot::Sender<Answer> },
     Register,
+    Knock { number: u32, at: SocketAddr },
 }
 
 /// A relay's answer about a node.
@@ -152,9 +150,7 @@ pub(super) async fn registered(
     stream.keep_alive_every(KEEP_ALIVE);
     let (writer, reader) = stream.split();
     let (commands, inbox) = mpsc::unbounded_channel();
-    let shared_too = Arc::clone(shared);
-    let pending = HashMap::new();
-    let client = Client { shared: shared_too, addr, writer, pending, observed: None, knock: None };
+    let client = Client { shared: Arc::clone(shared), addr, writer, pending: HashMap::new() };
     let connected = Connected { node: conn.node, conn, commands };
     client.run(reader, inbox, connected).await
 }
@@ -164,11 +160,6 @@ struct Client {
     addr: SocketAddr,
     writer: StreamWriter,
     pending: HashMap<u32, oneshot::Sender<Answer>>,
-    /// Where the relay sees this node.
-    observed: Option<SocketAddr>,
-    /// It is being found out what the NAT lets in: the number to come, how often it was asked for,
-    /// when to ask again.
-    knock: Option<(u32, u8, tokio::time::Instant)>,
 }
 
 impl Client {
@@ -199,9 +190,11 @@ impl Client {
                 command = commands.recv() => match command {
                     Some(Command::Register) => self.register().await?,
                     Some(Command::Find { node, answer }) => self.find(node, answer).await?,
+                    Some(Command::Knock { number, at }) => {
+                        self.send(&ToRelay::Knock { number, at }).await?;
+                    }
                     None => return Ok(()),
                 },
-                () = due(self.knock.map(|(.., at)| at)) => self.knock().await?,
                 Ok(()) = route.changed() => {
                     let active = *route.borrow_and_update();
                     shared.relays.rerouted(&shared, self.addr, active);
@@ -222,21 +215,6 @@ impl Client {
         self.send(&ToRelay::Find { request, node, session: true }).await
     }
 
-    /// Has the relay knock from another port until that comes in or seems not to.
-    async fn knock(&mut self) -> Result<(), String> {
-        let Some((number, asked, at)) = self.knock.take() else { return Ok(()) };
-        if asked > 0 && !self.shared.addresses.is_awaited(number) {
-            return Ok(());
-        }
-        if asked == KNOCKS {
-            self.shared.addresses.shut_out(number);
-            return Ok(());
-        }
-        self.shared.addresses.await_knock(number);
-        self.knock = Some((number, asked + 1, at + KNOCK));
-        self.send(&ToRelay::Knock { number }).await
-    }
-
     async fn send(&mut self, message: &ToRelay) -> Result<(), String> {
         protocol::send(&mut self.writer, message).await.map_err(|e| e.to_string())
     }
@@ -246,12 +224,12 @@ impl Client {
             ToClient::Registered { observed } => {
                 self.shared.relays.arrived.notify_waiters();
                 if let Some(addr) = observed {
+                    let news = self.shared.addresses.seen_by(self.addr) != observed;
                     self.shared.observed(self.addr, addr);
+                    if news {
+                        self.shared.addresses.doubt_filtering();
+                    }
                 }
-                if observed.is_some() && observed != self.observed {
-                    self.knock = Some((rand::random(), 0, tokio::time::Instant::now()));
-                }
-                self.observed = observed;
             }
             ToClient::Found { request, record, session } => {
                 if let Some(waiting) = self.pending.remove(&request) {
@@ -276,14 +254,6 @@ impl Client {
                 agent.add_candidate(now, Hop::Direct(addr), Source::Record);
             }
         });
-    }
-}
-
-/// Returns at this time; never if there is none.
-async fn due(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_dataplane::{CONTROL_KNOCK, CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
+use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
 use gvpn_model::NodeId;
 use gvpn_path::{Source, carrier_id};
 use parking_lot::Mutex;
@@ -139,9 +139,6 @@ impl Relays {
     /// A control message of a relay came in. It is not authentic: a reason to look, no more.
     pub(crate) fn handle_control(shared: &Arc<Shared>, hop: Hop, message: &[u8]) {
         let Some((kind, session)) = read_control_message(message) else { return };
-        if kind == CONTROL_KNOCK {
-            return shared.addresses.knocked(session);
-        }
         let addr = shared.relays.owner(hop.wire_addr());
         Self::doubt(shared, addr);
         let node = shared.relays.sessions.lock().get(&(addr, session)).copied();
@@ -210,11 +207,27 @@ impl Relays {
     }
 
     /// Whether UDP reaches a relay; `None` if no relay is reached at all.
-    fn udp_works(&self) -> Option<bool> {
+    pub(crate) fn udp_works(&self) -> Option<bool> {
         let connected: Vec<_> = self.connected.lock().keys().copied().collect();
         let carriers = self.carriers.lock();
         let on_udp = connected.iter().any(|relay| !carriers.contains_key(relay));
         (!connected.is_empty()).then_some(on_udp)
+    }
+
+    /// Relays that UDP reaches, the nearest first.
+    pub(crate) fn on_udp(&self) -> Vec<SocketAddr> {
+        let connected = self.connected();
+        let carriers = self.carriers.lock();
+        let addrs = connected.into_iter().map(|(addr, _)| addr);
+        addrs.filter(|addr| !carriers.contains_key(addr)).collect()
+    }
+
+    /// Has a relay send a datagram with this number to another socket of this node's.
+    pub(crate) fn knock(&self, relay: SocketAddr, number: u32, at: SocketAddr) {
+        if let Some(relay) = self.connected.lock().get(&relay) {
+            // The relay's task is gone only while it reconnects.
+            let _ = relay.commands.send(Command::Knock { number, at });
+        }
     }
 
     /// The sessions with a relay.

@@ -89,7 +89,7 @@ impl Conn {
         if peer.is_restarted(&certificate) {
             bury_former_life(shared, &peer);
         }
-        if link.establish(&peer.path) {
+        if shared.links.establish(&link, &peer.path) {
             let (task, link) = (Arc::clone(shared), Arc::clone(&link));
             shared.spawn(async move {
                 let again = Socket::say_again(&task.plane, &link);

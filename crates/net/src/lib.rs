@@ -41,6 +41,7 @@ mod report;
 mod shared;
 mod socket;
 mod stream;
+mod ways;
 mod wire;
 
 pub use config::NetConfig;

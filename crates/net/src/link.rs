@@ -15,6 +15,7 @@ use std::{
 };
 
 use gvpn_dataplane::Hop;
+use gvpn_model::NodeId;
 use gvpn_path::{MIN_MTU, QUIC_MTU, Tier};
 use parking_lot::{Mutex, RwLock};
 use quinn::udp::Transmit;
@@ -23,6 +24,7 @@ use crate::{
     flight::Flight,
     mapped, parts,
     path::PeerPath,
+    ways::Ways,
     wire::{Header, LocalCid},
 };
 
@@ -113,7 +115,7 @@ impl Link {
 
     /// The handshake is complete, and proved whose path this is. Returns whether some of its packets
     /// are to be sent [`again`](Self::again) all the same.
-    pub(crate) fn establish(&self, path: &Arc<PeerPath>) -> bool {
+    fn establish(&self, path: &Arc<PeerPath>) -> bool {
         let mut state = self.state.lock();
         state.path = Some(Arc::clone(path));
         state.established = true;
@@ -254,12 +256,8 @@ impl Link {
         }
     }
 
-    /// Whether the peer of this established link may be at the other end of a hop. The peer
-    /// need not use the hop that this node uses.
-    fn leads_to(&self, hop: Hop) -> bool {
-        let state = self.state.lock();
-        let known = |path: &Arc<PeerPath>| path.ask(|agent, _| agent.hops().any(|h| h == hop));
-        state.established && (state.latest == Some(hop) || state.path.as_ref().is_some_and(known))
+    fn is_established(&self) -> bool {
+        self.state.lock().established
     }
 }
 
@@ -355,6 +353,7 @@ fn extra(form: Form, datagram: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Links {
     tables: RwLock<Tables>,
+    ways: Arc<Ways>,
     next: AtomicU64,
     /// An unproven caller is sent at most this many times what it sent.
     amplification: usize,
@@ -363,6 +362,8 @@ pub(crate) struct Links {
 #[derive(Debug, Default)]
 struct Tables {
     by_id: HashMap<u64, Arc<Link>>,
+    /// Established ones.
+    by_peer: HashMap<NodeId, Vec<Arc<Link>>>,
     by_cid: HashMap<LocalCid, Arc<Link>>,
     /// Calls that came in, by the id that the caller made up for this node.
     by_initial: HashMap<Vec<u8>, Arc<Link>>,
@@ -373,7 +374,22 @@ struct Tables {
 
 impl Links {
     pub(crate) fn new(amplification: usize) -> Self {
-        Self { tables: RwLock::default(), next: AtomicU64::new(0), amplification }
+        let (tables, ways) = (RwLock::default(), Arc::default());
+        Self { tables, ways, next: AtomicU64::new(0), amplification }
+    }
+
+    /// Which peers may be at the other end of a hop: to be kept by their paths.
+    pub(crate) fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&self.ways)
+    }
+
+    /// The handshake of a link is complete, and proved whose path this is. Returns whether some of
+    /// its packets are to be sent [`again`](Link::again) all the same.
+    pub(crate) fn establish(&self, link: &Arc<Link>, path: &Arc<PeerPath>) -> bool {
+        let mut tables = self.tables.write();
+        tables.by_peer.entry(path.node()).or_default().push(Arc::clone(link));
+        drop(tables);
+        link.establish(path)
     }
 
     /// A link for calling a peer.
@@ -396,6 +412,14 @@ impl Links {
         let mut tables = self.tables.write();
         tables.by_id.remove(&link.id);
         let state = link.state.lock();
+        if let Some(node) = state.path.as_ref().map(|path| path.node())
+            && let Some(links) = tables.by_peer.get_mut(&node)
+        {
+            links.retain(|other| other.id != link.id);
+            if links.is_empty() {
+                tables.by_peer.remove(&node);
+            }
+        }
         for cid in &state.cids {
             tables.by_cid.remove(cid);
         }
@@ -460,7 +484,7 @@ impl Links {
                 && now.saturating_duration_since(link.born) > PENDING_FOR
         };
         let mut tables = self.tables.write();
-        let Tables { by_id, by_cid, by_initial, strangers, pending } = &mut *tables;
+        let Tables { by_id, by_peer: _, by_cid, by_initial, strangers, pending } = &mut *tables;
         by_id.retain(|_, link| !stale(link));
         by_cid.retain(|_, link| by_id.contains_key(&link.id));
         by_initial.retain(|_, link| by_id.contains_key(&link.id));
@@ -491,9 +515,14 @@ impl Links {
     /// a connection of ours (a stateless reset, which names none), or means one that we do not
     /// know. QUIC finds the connection, but takes a packet only from the address that it has.
     fn resettable(&self, hop: Hop, size: usize) -> Vec<Arc<Link>> {
+        let peers = self.ways.peers(hop);
         let tables = self.tables.read();
-        let mut links: Vec<_> =
-            tables.by_id.values().filter(|link| link.leads_to(hop)).cloned().collect();
+        let mut links: Vec<_> = peers
+            .iter()
+            .flat_map(|node| tables.by_peer.get(node).into_iter().flatten())
+            .filter(|link| link.is_established())
+            .cloned()
+            .collect();
         let stranger = tables.strangers.get(&hop).cloned();
         drop(tables);
         if let Some(link) = stranger {
@@ -555,6 +584,49 @@ mod tests {
                 prop_assert!(answered <= sent.get(&hop).copied().unwrap_or_default());
             }
         }
+    }
+
+    /// A thousand peers with a connection each, and the hop that leads to each.
+    fn peers(links: &Links) -> Vec<(Arc<Link>, Hop)> {
+        let config = gvpn_dataplane::Config {
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            workers: 1,
+            offloads: gvpn_dataplane::Offloads::ALL,
+        };
+        let (plane, ..) = gvpn_dataplane::DataPlane::start(config).unwrap();
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        let peer = |i: u32| {
+            let node = format!("0x{i:040x}").parse::<NodeId>().unwrap();
+            let (plane, events) = (plane.clone(), events.clone());
+            let path = PeerPath::new(node, plane, events, links.ways(), 1);
+            let hop = Hop::Direct(SocketAddr::new(i.to_be_bytes().into(), 7));
+            path.tell(|agent, now| agent.add_candidate(now, hop, gvpn_path::Source::Told));
+            let link = links.call(&path);
+            links.establish(&link, &path);
+            (link, hop)
+        };
+        (1..=1000).map(peer).collect()
+    }
+
+    #[tokio::test]
+    async fn a_packet_of_no_known_connection_concerns_only_who_may_have_sent_it() {
+        let links = Arc::new(Links::new(1));
+        let peers = peers(&links);
+        let reset = [0x40; 30];
+        let (link, hop) = &peers[500];
+        // All others are held: whoever looked at one of them would wait for ever.
+        let held: Vec<_> = peers.iter().filter(|(l, _)| l.id != link.id).collect();
+        let held: Vec<_> = held.iter().map(|(l, _)| l.state.lock()).collect();
+        let (found, answer) = std::sync::mpsc::channel();
+        let (task, hop) = (Arc::clone(&links), *hop);
+        std::thread::spawn(move || found.send(task.route(hop, &reset, 30, false)));
+        let routed = answer.recv_timeout(Duration::from_secs(60)).expect("no other is looked at");
+        assert!(routed.len() == 1 && Arc::ptr_eq(&routed[0], link));
+        drop(held);
+        links.remove(link);
+        let stranger = links.route(hop, &reset, 30, false);
+        assert!(stranger.len() == 1 && !Arc::ptr_eq(&stranger[0], link));
+        assert_eq!(links.tables.read().by_peer.len(), 999);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use gvpn_path::{Agent, Event, Report, Timing};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::ways::Ways;
+
 /// What a path tells the rest of the net.
 #[derive(Debug)]
 pub(crate) enum PathEvent {
@@ -34,6 +36,9 @@ pub(crate) enum PathEvent {
 pub(crate) struct PeerPath {
     node: NodeId,
     agent: Mutex<Agent>,
+    ways: Arc<Ways>,
+    /// The agent's hops, as they stand in `ways`. Locked after the agent.
+    hops: Mutex<Vec<Hop>>,
     wake: Notify,
     plane: DataPlane,
     events: mpsc::UnboundedSender<PathEvent>,
@@ -47,12 +52,13 @@ impl PeerPath {
         node: NodeId,
         plane: DataPlane,
         events: mpsc::UnboundedSender<PathEvent>,
+        ways: Arc<Ways>,
         seed: u64,
     ) -> Arc<Self> {
         let agent = Mutex::new(Agent::new(Timing::default(), seed));
         let route = watch::Sender::new(None);
-        let (wake, silent) = (Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { node, agent, wake, plane, events, route, silent })
+        let (wake, silent, hops) = (Notify::new(), AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { node, agent, ways, hops, wake, plane, events, route, silent })
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -75,6 +81,7 @@ impl PeerPath {
         let before = agent.poll_timeout(now);
         let result = what(&mut agent, now);
         self.flush(&mut agent);
+        self.index(&agent);
         let after = agent.poll_timeout(now);
         drop(agent);
         let sooner = match (before, after) {
@@ -147,6 +154,16 @@ impl PeerPath {
                 Event::Distress => self.emit(PathEvent::Distress(Arc::clone(self))),
                 Event::Observed { by, addr } => self.emit(PathEvent::Observed { by, addr }),
             }
+        }
+    }
+
+    /// Lets this peer be found by its hops.
+    fn index(&self, agent: &Agent) {
+        let mut hops = self.hops.lock();
+        if !agent.hops().eq(hops.iter().copied()) {
+            let now: Vec<Hop> = agent.hops().collect();
+            self.ways.change(self.node, &hops, &now);
+            *hops = now;
         }
     }
 

@@ -71,8 +71,8 @@ impl Shared {
         if let Some(peer) = peers.get(&node) {
             return Arc::clone(peer);
         }
-        let path =
-            PeerPath::new(node, self.plane.clone(), self.path_events.clone(), rand::random());
+        let (plane, events) = (self.plane.clone(), self.path_events.clone());
+        let path = PeerPath::new(node, plane, events, self.links.ways(), rand::random());
         self.spawn(Arc::clone(&path).run());
         let peer = Peer::new(node, path);
         peers.insert(node, Arc::clone(&peer));

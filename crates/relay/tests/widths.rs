@@ -30,7 +30,7 @@ struct World {
     lab: Lab,
     hosts: [Host; 3],
     six: bool,
-    _routers: Vec<Host>,
+    routers: Vec<Host>,
     _lans: Vec<Lan>,
     _line: Option<Line>,
 }
@@ -68,31 +68,60 @@ impl World {
                 host.ip(["link", "set", "eth0", "mtu", &mtu.to_string()]).unwrap();
             }
         }
-        Self { lab, hosts, six, _routers: vec![], _lans: lans, _line: Some(line) }
+        Self { lab, hosts, six, routers: vec![], _lans: lans, _line: Some(line) }
     }
 
-    /// Routers that know how narrow the link between them is, and say so.
-    fn told(mtu: u16) -> Self {
+    /// Routers that know how narrow the link between them is, and say so: by ICMPv4's fragmentation
+    /// needed or by ICMPv6's packet too big.
+    fn told(mtu: u16, six: bool) -> Self {
         let lab = Lab::new().unwrap();
         let lans: Vec<Lan> = (0..3).map(|_| lab.lan().unwrap()).collect();
         let mut between = Vec::new();
-        let routers = [(1, 0, "10.9.0.1", "10.9.0.2"), (2, 2, "10.9.0.2", "10.9.0.1")];
+        let routers = [(1, 0, [10, 9, 0, 1], [10, 9, 0, 2]), (2, 2, [10, 9, 0, 2], [10, 9, 0, 1])];
+        let (ip, prefix) = (|four| ip(four, six), if six { 112 } else { 24 });
         for (n, inner, near, far) in routers {
             let router = lab.host("router").unwrap();
-            router.join(&lans[inner], &[&format!("10.{n}.0.254/24")]).unwrap();
-            router.join(&lans[1], &[&format!("{near}/24")]).unwrap();
+            router.join(&lans[inner], &[&format!("{}/{prefix}", ip([10, n, 0, 254]))]).unwrap();
+            router.join(&lans[1], &[&format!("{}/{prefix}", ip(near))]).unwrap();
             router.ip(["link", "set", "eth1", "mtu", &mtu.to_string()]).unwrap();
-            router.run("sh", ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]).unwrap();
-            router.default_route(far).unwrap();
+            let on =
+                "echo 1 | tee /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding";
+            router.run("sh", ["-c", on]).unwrap();
+            router.default_route(&ip(far).to_string()).unwrap();
             between.push(router);
         }
         let hosts = ["a", "b", "relay"].map(|name| lab.host(name).unwrap());
-        for ((host, lan), ip) in hosts.iter().zip([0, 2, 2]).zip([A, B, RELAY]) {
-            host.join(&lans[lan], &[&format!("{}/24", IpAddr::from(ip))]).unwrap();
-            host.default_route(&format!("10.{}.0.254", ip[1])).unwrap();
+        for ((host, lan), four) in hosts.iter().zip([0, 2, 2]).zip([A, B, RELAY]) {
+            host.join(&lans[lan], &[&format!("{}/{prefix}", ip(four))]).unwrap();
+            host.default_route(&ip([10, four[1], 0, 254]).to_string()).unwrap();
         }
-        hosts[0].run("ping", ["-c1", "-W5", &IpAddr::from(B).to_string()]).unwrap();
-        Self { lab, hosts, six: false, _routers: between, _lans: lans, _line: None }
+        hosts[0].run("ping", ["-c1", "-W5", &ip(B).to_string()]).unwrap();
+        Self { lab, hosts, six, routers: between, _lans: lans, _line: None }
+    }
+
+    /// The same, but what the routers say is filtered on the way.
+    fn filtered(mtu: u16, six: bool) -> Self {
+        let world = Self::told(mtu, six);
+        let rules = "table inet filter {
+                       chain out {
+                         type filter hook output priority 0
+                         icmp type destination-unreachable drop
+                         icmpv6 type packet-too-big drop
+                       }
+                     }";
+        world.routers.iter().for_each(|router| drop(router.run("nft", [rules]).unwrap()));
+        world
+    }
+
+    /// How often the routers said that a datagram was too large.
+    fn said(&self) -> u64 {
+        let name = if self.six { "Icmp6OutPktTooBigs" } else { "IcmpOutDestUnreachs" };
+        let said = |router: &Host| {
+            let all = router.run("nstat", ["-asz", name]).unwrap();
+            let line = all.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        self.routers.iter().map(said).sum()
     }
 
     fn node(&self, index: usize, relayed: bool) -> On<Net> {
@@ -229,8 +258,18 @@ fn underlays_with_but_ipv6_carry_all() {
 
 #[test]
 fn narrow_links_of_which_routers_tell_carry_all() {
-    for mtu in [576, 1400] {
-        underlay(&World::told(mtu), mtu);
+    // In IPv6 nothing is narrower than 1280 bytes (RFC 8200, section 5).
+    for (mtu, six) in [(576, false), (1400, false), (1280, true), (1400, true)] {
+        let world = World::told(mtu, six);
+        underlay(&world, mtu);
+        assert!(world.said() > 0, "routers of {mtu} bytes, IPv6: {six}");
+    }
+}
+
+#[test]
+fn narrow_links_carry_all_where_what_routers_tell_is_filtered() {
+    for (mtu, six) in [(1400, false), (1400, true)] {
+        underlay(&World::filtered(mtu, six), mtu);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -25,9 +25,56 @@ mod payload;
 
 const PORT: u16 = 7464;
 const LIMIT: Duration = Duration::from_secs(60);
-/// What a stall may last on a machine that does many other things; `docs/paths.md` has what it
-/// lasted when this was run for the page.
-const STALL: Duration = Duration::from_secs(8);
+/// What a stall may last where the kernel reports the change, and where nobody does.
+///
+/// These are the limits that nodes must keep, without allowance. They hold in the time that this
+/// machine gives to a thread: a [`Metronome`] beats beside the connection, and what is counted is its
+/// beats. On a machine with nothing else to do that is the time of the clock (the page has that);
+/// where others have the processors, neither the metronome nor a node is run, and a limit in the
+/// clock's time would be one for them.
+const TOLD: Duration = Duration::from_secs(1);
+const UNTOLD: Duration = Duration::from_secs(3);
+const BEAT: Duration = Duration::from_millis(5);
+
+/// Time as a thread has it that is always ready after a short sleep.
+struct Metronome {
+    beats: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Metronome {
+    fn start() -> Self {
+        let (beats, stop) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let (count, ended) = (Arc::clone(&beats), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) {
+                std::thread::sleep(BEAT);
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { beats, stop }
+    }
+}
+
+impl Drop for Metronome {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// How long a connection stood still: by the clock, and by the metronome.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stall {
+    clock: Duration,
+    beats: Duration,
+}
+
+impl Stall {
+    fn is_within(self, limit: Duration) {
+        println!("stall: {self:?}");
+        assert!(self.beats <= limit, "{self:?}, {limit:?} is allowed");
+    }
+}
 
 /// Runs a future where its sockets belong.
 fn inside<T: Send>(host: &Host, future: impl Future<Output = T> + Send) -> T {
@@ -103,8 +150,8 @@ async fn both_are(a: &Net, b: &Net, want: PathKind) {
 
 /// A TCP connection between two payloads, on which a byte goes to and fro all the time.
 struct Talk {
-    state: Arc<Mutex<(Instant, Duration)>>,
-    rounds: Arc<std::sync::atomic::AtomicU64>,
+    longest: Arc<Mutex<Stall>>,
+    rounds: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     _payloads: [Payload; 2],
@@ -124,33 +171,37 @@ impl Talk {
         let mut stream = here.host.enter(connect).unwrap().unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let state = Arc::new(Mutex::new((Instant::now(), Duration::ZERO)));
-        let rounds = Arc::<std::sync::atomic::AtomicU64>::default();
+        let longest = Arc::<Mutex<Stall>>::default();
+        let rounds = Arc::<AtomicU64>::default();
         let stop = Arc::<AtomicBool>::default();
-        let (book, count, ended) = (Arc::clone(&state), Arc::clone(&rounds), Arc::clone(&stop));
+        let (book, count, ended) = (Arc::clone(&longest), Arc::clone(&rounds), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
+            let metronome = Metronome::start();
             while !ended.load(Ordering::SeqCst) {
+                let (since, beat) = (Instant::now(), metronome.beats.load(Ordering::SeqCst));
                 stream.write_all(b"x").expect("the connection lives");
                 stream.read_exact(&mut [0; 1]).expect("the connection lives");
+                let beats = BEAT * (metronome.beats.load(Ordering::SeqCst) - beat);
+                let clock = since.elapsed();
                 let mut book = book.lock();
-                book.1 = book.1.max(book.0.elapsed());
-                book.0 = Instant::now();
+                book.clock = book.clock.max(clock);
+                book.beats = book.beats.max(beats);
                 drop(book);
                 count.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Self { state, rounds, stop, thread: Some(thread), _payloads: [here, there] }
+        Self { longest, rounds, stop, thread: Some(thread), _payloads: [here, there] }
     }
 
-    /// The longest time between two rounds while `event` and what follows from it happened.
-    async fn stall(&self, event: impl FnOnce()) -> Duration {
+    /// The longest round while `event` and what follows from it happened.
+    async fn stall(&self, event: impl FnOnce()) -> Stall {
         self.some_rounds().await;
-        self.state.lock().1 = Duration::ZERO;
+        *self.longest.lock() = Stall::default();
         tokio::task::block_in_place(event);
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.some_rounds().await;
-        self.state.lock().1
+        *self.longest.lock()
     }
 
     async fn some_rounds(&self) {
@@ -185,8 +236,8 @@ async fn a_node_that_gets_another_address_keeps_its_connections() {
                 host.ip(["addr", "add", &address(new), "dev", "eth0"]).unwrap();
             })
             .await;
-        assert!(stall < STALL, "{stall:?}");
-        stalls.push(stall.as_millis());
+        stall.is_within(TOLD);
+        stalls.push(stall.clock.as_millis());
         let now: IpAddr = format!("198.51.100.{new}").parse().unwrap();
         let there = || {
             b.peers().iter().any(|p| p.node == a.node_id() && p.remote.map(|r| r.ip()) == Some(now))
@@ -230,10 +281,10 @@ async fn a_nat_that_gets_another_address_breaks_no_connection() {
             router.host.ip(["addr", "add", "198.51.100.31/24", "dev", "eth0"]).unwrap();
         })
         .await;
-    assert!(stall < STALL, "{stall:?}");
+    stall.is_within(UNTOLD);
     both_are(&a, &b, PathKind::Direct).await;
     let text = "- the NAT gets another address, of which the node is not told: stall of";
-    figure("roaming-untold", &format!("{text} {} ms", stall.as_millis()));
+    figure("roaming-untold", &format!("{text} {} ms", stall.clock.as_millis()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +308,9 @@ async fn a_relayed_pair_goes_direct_when_that_becomes_possible() {
     both_are(&a, &b, PathKind::Direct).await;
     let after = since.elapsed();
     let text = "- a relayed pair for which the direct way opens after 6 s: direct after";
-    let (after_ms, stall) = (after.as_millis(), stall.as_millis());
+    // Nothing is given up for the direct way before that answers.
+    stall.is_within(TOLD);
+    let (after_ms, stall) = (after.as_millis(), stall.clock.as_millis());
     figure("direct-again", &format!("{text} {after_ms} ms, stall of {stall} ms"));
     assert!(after < Duration::from_secs(30));
 }

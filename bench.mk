@@ -11,5 +11,5 @@ bench-quick: setup build ## the same in under three minutes (peers built before)
 bench-relay: setup build ## the relay beside direct paths and coturn; writes its figures into docs/relay.md
 	$(BENCH) --relay $(BENCH_ARGS)
 
-bench-instructions: ## compare the instructions of the hot path with the committed baseline (needs valgrind)
-	$(CARGO) bench -p gvpn-dataplane --bench instructions
+bench-instructions: setup ## compare the instructions of the hot path with the committed baseline
+	$(CARGO) bench --profile instructions -p gvpn-dataplane --bench instructions -- $(BENCH_ARGS)

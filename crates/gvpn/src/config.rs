@@ -30,6 +30,9 @@ pub(crate) const TEMPLATE: &str = r#"# Settings of `gvpn daemon`. What is commen
 #port_mapping = true
 # Threads of the data path; 0 for one a core.
 #workers = 0
+# How payloads' packets are sealed: "auto" is AES-256-GCM where both ends' processors have instructions
+# for it and ChaCha20-Poly1305 elsewhere, "chacha20-poly1305" forces the latter.
+#cipher = "auto"
 # How fast this host's line sends, in bits a second: below that payloads share it evenly, whatever
 # number of connections each has. 0 if it is not known: they share the processor only.
 #uplink = 0
@@ -75,6 +78,18 @@ pub(crate) enum Role {
     Provider,
     /// Does both.
     Both,
+}
+
+/// How payloads' packets are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+pub(crate) enum Cipher {
+    /// AES-256-GCM where both ends have instructions for AES, else ChaCha20-Poly1305.
+    #[serde(rename = "auto")]
+    Auto,
+    /// ChaCha20-Poly1305 always.
+    #[serde(rename = "chacha20-poly1305")]
+    #[value(name = "chacha20-poly1305")]
+    Chacha20Poly1305,
 }
 
 /// What the gate's sockets are made of.
@@ -127,6 +142,7 @@ pub(crate) struct Net {
     pub(crate) proxy: Option<String>,
     pub(crate) port_mapping: Option<bool>,
     pub(crate) workers: Option<usize>,
+    pub(crate) cipher: Option<Cipher>,
     pub(crate) uplink: Option<u64>,
     pub(crate) tun_device: Option<std::path::PathBuf>,
     pub(crate) gate: Option<Gate>,

@@ -7,7 +7,7 @@ use gvpn_node::{GateKind, Node, NodeConfig, ProviderPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{Gate, Role},
+    config::{Cipher, Gate, Role},
     context::Common,
     failure::{Failure, Outcome},
     home::Home,
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Threads of the data path; 0 for one a core.
     #[arg(long)]
     workers: Option<usize>,
+    /// How payloads' packets are sealed [default: auto].
+    #[arg(long, value_enum)]
+    cipher: Option<Cipher>,
     /// How fast this host's line sends, in bits a second: payloads share it evenly
     /// [default: not known].
     #[arg(long, value_name = "BITS")]
@@ -97,6 +100,8 @@ pub(crate) async fn run(common: Common, options: Options) -> Outcome {
     node_config.resolver = options.resolver.unwrap_or_default();
     node_config.port_mapping = config.net.port_mapping.unwrap_or(true);
     node_config.workers = options.workers.or(config.net.workers).unwrap_or(0);
+    node_config.force_chacha20 =
+        options.cipher.or(config.net.cipher) == Some(Cipher::Chacha20Poly1305);
     node_config.uplink = options.uplink.or(config.net.uplink).unwrap_or(0);
     if let Some(tun) = options.tun.or(config.net.tun_device) {
         node_config.tun_device = tun;

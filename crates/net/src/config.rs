@@ -32,10 +32,14 @@ pub struct NetConfig {
     pub port_mapping: bool,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
     pub workers: usize,
+    /// Whether lanes may be sealed by AES-256-GCM; else, or where the peer may not, they are by
+    /// ChaCha20-Poly1305.
+    pub aes: bool,
 }
 
 impl NetConfig {
-    /// Listens on any port of all interfaces, knows no relay, asks for no port.
+    /// Listens on any port of all interfaces, knows no relay, asks for no port, seals by AES where
+    /// this processor has instructions for it.
     pub fn new(identity: Identity) -> Self {
         let listen = vec![([0, 0, 0, 0], 0).into()];
         Self {
@@ -48,6 +52,7 @@ impl NetConfig {
             amplification: AMPLIFICATION,
             port_mapping: false,
             workers: 0,
+            aes: gvpn_session::has_aes_instructions(),
         }
     }
 }

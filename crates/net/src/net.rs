@@ -96,7 +96,7 @@ impl Net {
             links,
             relays: Relays::new(config.relays),
             dialer: dialer.transpose().map_err(start_error)?,
-            aes: gvpn_session::has_aes_instructions(),
+            aes: config.aes,
             path_events,
             ended: CancellationToken::new(),
             peers: Mutex::default(),

@@ -7,7 +7,8 @@ use std::{
 
 use gvpn_identity::Identity;
 use gvpn_lab::Lab;
-use gvpn_net::Net;
+use gvpn_net::{Net, NetConfig};
+use gvpn_session::Suite;
 use payload::{Network, Payload, node, node_at, v4};
 use wire::Wire;
 
@@ -27,9 +28,14 @@ struct Pair {
 }
 
 async fn pair() -> Pair {
-    let lab = Lab::new().unwrap();
     let b_identity = Identity::generate();
-    let (a, b) = (node(Identity::generate()).await, node(b_identity.clone()).await);
+    let b = node(b_identity.clone()).await;
+    pair_with(b, b_identity).await
+}
+
+async fn pair_with(b: Net, b_identity: Identity) -> Pair {
+    let lab = Lab::new().unwrap();
+    let a = node(Identity::generate()).await;
     let wire = Wire::to(b.local_addrs()[0]).await;
     a.add_peer_addrs(b.node_id(), vec![wire.addr]);
     let network = Network::of(&[a.node_id(), b.node_id()]);
@@ -95,6 +101,21 @@ async fn who_is_not_in_the_roster_gets_no_lane_until_it_is() {
             assert!(at.recv_from(&mut [0; 9]).is_err(), "nothing may arrive");
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_end_without_aes_is_enough_for_the_other_cipher() {
+    let b_identity = Identity::generate();
+    let mut config = NetConfig::new(b_identity.clone());
+    config.listen = vec![([127, 0, 0, 1], 0).into()];
+    config.aes = false;
+    let p = pair_with(Net::bind(config).await.unwrap(), b_identity).await;
+    blocking(|| p.here.reaches(&p.there));
+    for net in [&p.a, &p.b] {
+        let lanes = net.dataplane().stats().lanes;
+        assert!(!lanes.is_empty());
+        assert!(lanes.iter().all(|lane| lane.suite == Suite::ChaCha20Poly1305), "{lanes:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

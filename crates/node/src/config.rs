@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub port_mapping: bool,
     /// Data path threads; 0 for as many as there are cores.
     pub workers: usize,
+    /// Seals by ChaCha20-Poly1305 even where both ends have instructions for AES.
+    pub force_chacha20: bool,
     /// How fast this node's line is, in bits a second: what members send to other nodes is shared
     /// evenly among them. 0 if that is not known.
     pub uplink: u64,
@@ -75,6 +77,7 @@ impl NodeConfig {
             proxy: None,
             port_mapping: false,
             workers: 0,
+            force_chacha20: false,
             uplink: 0,
             provider: None,
             exe: PathBuf::from("/proc/self/exe"),

@@ -27,6 +27,8 @@ impl Core {
     pub(crate) async fn open(config: NodeConfig) -> Result<Self, NodeError> {
         make_directory(&config.data_dir)?;
         let store = Store::open(&config.data_dir.join("state.db"))?;
+        let mut net = NetConfig::new(config.identity.clone());
+        net.aes &= !config.force_chacha20;
         let net = Net::bind(NetConfig {
             listen: config.listen.clone(),
             relays: config.relays.clone(),
@@ -34,7 +36,7 @@ impl Core {
             proxy: config.proxy.clone(),
             port_mapping: config.port_mapping,
             workers: config.workers,
-            ..NetConfig::new(config.identity.clone())
+            ..net
         })
         .await?;
         net.dataplane().set_uplink(config.uplink);

@@ -41,11 +41,18 @@ pub(crate) enum Program {
     /// Connects so many times and prints the median time to the first byte in microseconds.
     #[command(hide = true)]
     Knock { to: SocketAddr, times: usize },
+    /// Asks so many times for a WebSocket and prints the median time to the answer, which comes when
+    /// the connection behind it stands, in microseconds.
+    #[command(hide = true)]
+    Upgrade { api: SocketAddr, path: String, key: String, times: usize },
 }
 
 impl Program {
     pub(crate) fn run(&self) -> io::Result<()> {
         match *self {
+            Self::Upgrade { api, ref path, ref key, times } => {
+                println!("{:.0}", upgrade(api, path, key, times)?);
+            }
             Self::Blast { to, seconds } => println!("{}", blast(to, seconds)?),
             Self::Turn { server, to, seconds } => {
                 let (socket, data) = turn::channel(server, to, usize::from(SEGMENT))?;
@@ -108,10 +115,35 @@ fn greet() -> io::Result<()> {
 }
 
 fn knock(to: SocketAddr, times: usize) -> io::Result<f64> {
+    median_time(times, || TcpStream::connect(to)?.read_exact(&mut [0]))
+}
+
+fn upgrade(api: SocketAddr, path: &str, key: &str, times: usize) -> io::Result<f64> {
+    const ACCEPTED: &[u8] = b"HTTP/1.1 101 ";
+    // RFC 6455, section 1.3; the key is an example's.
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {api}\r\nAuthorization: Bearer {key}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    median_time(times, || {
+        let mut socket = TcpStream::connect(api)?;
+        socket.set_nodelay(true)?;
+        socket.write_all(request.as_bytes())?;
+        let mut answer = [0; ACCEPTED.len()];
+        socket.read_exact(&mut answer)?;
+        if answer == ACCEPTED {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("the gate says {}", String::from_utf8_lossy(&answer))))
+    })
+}
+
+/// Median of so many times, in microseconds.
+fn median_time(times: usize, attempt: impl Fn() -> io::Result<()>) -> io::Result<f64> {
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
         let begin = Instant::now();
-        TcpStream::connect(to)?.read_exact(&mut [0])?;
+        attempt()?;
         took.push(begin.elapsed().as_secs_f64() * 1e6);
     }
     took.sort_by(f64::total_cmp);

@@ -23,7 +23,10 @@ struct Case {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Tcp { flows: u32, reverse: bool },
+    Tcp {
+        flows: u32,
+        reverse: bool,
+    },
     TcpToEach,
     SmallUdp,
     SmallUdpPaced,
@@ -31,7 +34,12 @@ enum Kind {
     UdpGso,
     PingIdle,
     PingLoaded,
+    /// One flow from a server with BBR.
+    TcpFromBbr,
+    /// One flow for longer than keys are used.
+    TcpLong,
     Connect,
+    Upgrade,
 }
 
 const CASES: &[Case] = &[
@@ -54,7 +62,9 @@ const CASES: &[Case] = &[
         Layout::Gate,
         Kind::Tcp { flows: 1, reverse: true },
     ),
-    case("connecting through the gate", "µs", Layout::Gate, Kind::Connect),
+    case("first byte through the gate", "µs", Layout::Gate, Kind::Connect),
+    case("connecting through the gate", "µs", Layout::Gate, Kind::Upgrade),
+    case("connecting through the gate, 20 ms and 1 % loss", "µs", Layout::LongGate, Kind::Upgrade),
     case(
         "tcp through the gate, 20 ms and 1 % loss, to the payload",
         "Gbit/s",
@@ -67,9 +77,22 @@ const CASES: &[Case] = &[
         Layout::LongGate,
         Kind::Tcp { flows: 1, reverse: true },
     ),
+    case(
+        "tcp through the gate, 20 ms and 1 % loss, from a payload with BBR",
+        "Gbit/s",
+        Layout::LongGate,
+        Kind::TcpFromBbr,
+    ),
+    case("tcp, 1 flow, ChaCha20-Poly1305", "Gbit/s", Layout::OtherCipher, ONE_FLOW),
+    case("tcp, 1 flow, 100 s with a change of keys", "Gbit/s", Layout::LongRun, Kind::TcpLong),
     case("tcp, a flow to each of 10 peers", "Gbit/s", Layout::Star(10), Kind::TcpToEach),
     case("tcp, a flow to each of 100 peers", "Gbit/s", Layout::Star(100), Kind::TcpToEach),
 ];
+
+/// A long line takes longer to fill.
+const LONG_LINE_FACTOR: u32 = 3;
+/// Seconds. Keys are replaced after 90 s of use.
+const LONG_RUN: u32 = 100;
 
 const ONE_FLOW: Kind = Kind::Tcp { flows: 1, reverse: false };
 
@@ -114,7 +137,7 @@ impl Plan {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let cores = thread::available_parallelism().map_or(0, usize::from);
         format!(
-            "Medians of {} runs of {} s, one system after the other, TCP with Cubic; {cores} cores for both ends, kernel {}, load average {load} before the run.",
+            "Medians of {} runs of {} s ({LONG_LINE_FACTOR} times that over the long line), one system after the other, TCP with Cubic; {cores} cores for both ends, kernel {}, load average {load} before the run.",
             self.runs,
             self.seconds,
             kernel.trim()
@@ -146,8 +169,9 @@ impl Plan {
         let tunnel = system.up(&bed, layout)?;
         wait_until_up(&tunnel)?;
         for case in cases {
+            let times = if matches!(case.kind, Kind::TcpLong) { 1 } else { self.runs };
             let runs: Result<Vec<Figure>, _> =
-                (0..self.runs).map(|_| self.measure(*case, &tunnel)).collect();
+                (0..times).map(|_| self.measure(*case, &tunnel)).collect();
             match runs {
                 Ok(runs) => {
                     report.add(case.name, system.name(), case.unit, &runs);
@@ -162,8 +186,12 @@ impl Plan {
     }
 
     fn measure(&self, case: Case, tunnel: &Tunnel) -> Result<Figure, BenchError> {
+        let long = case.layout == Layout::LongGate;
+        let seconds = if long { LONG_LINE_FACTOR * self.seconds } else { self.seconds };
         match case.kind {
-            Kind::Tcp { flows, reverse } => measure::tcp(tunnel, flows, reverse, self.seconds),
+            Kind::Tcp { flows, reverse } => measure::tcp(tunnel, flows, reverse, "cubic", seconds),
+            Kind::TcpFromBbr => measure::tcp(tunnel, 1, true, "bbr", seconds),
+            Kind::TcpLong => measure::tcp(tunnel, 1, false, "cubic", LONG_RUN),
             Kind::TcpToEach => measure::tcp_to_each(tunnel, self.seconds),
             Kind::SmallUdp => measure::small_udp(tunnel, None, self.seconds),
             Kind::SmallUdpPaced => {
@@ -175,6 +203,7 @@ impl Plan {
             Kind::PingIdle => measure::ping(tunnel, self.seconds),
             Kind::PingLoaded => measure::ping_loaded(tunnel, self.seconds),
             Kind::Connect => measure::connect(tunnel),
+            Kind::Upgrade => measure::upgrade(tunnel),
         }
     }
 }

@@ -28,14 +28,15 @@ impl Figure {
     }
 }
 
-/// TCP throughput with Cubic in Gbit/s.
+/// TCP throughput in Gbit/s.
 pub(crate) fn tcp(
     tunnel: &Tunnel,
     flows: u32,
     reverse: bool,
+    congestion: &str,
     seconds: u32,
 ) -> Result<Figure, BenchError> {
-    let (flows, mut extra) = (flows.to_string(), vec!["-C", "cubic", "-P"]);
+    let (flows, mut extra) = (flows.to_string(), vec!["-C", congestion, "-P"]);
     extra.push(&flows);
     if reverse {
         extra.push("-R");
@@ -149,18 +150,37 @@ pub(crate) fn udp_gso(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchErro
     })
 }
 
+/// How often connecting is timed.
+const TIMES: usize = 51;
+
 /// Median time of connecting and getting the first byte, in microseconds.
 pub(crate) fn connect(tunnel: &Tunnel) -> Result<Figure, BenchError> {
-    const TIMES: usize = 51;
     let me = std::env::current_exe().map_err(io("finding this program"))?.display().to_string();
     let peer = &tunnel.servers[0];
     let _greeter = peer.side.start(&[&me, "greet"])?;
     thread::sleep(Duration::from_millis(300));
     let to = format!("{}:{}", peer.address, blast::GREETING_PORT);
     let output = tunnel.client.output(&[&me, "knock", &to, &TIMES.to_string()])?;
-    let text = shown(&output);
-    let median = text.trim().parse().ok();
-    median.map(Figure::plain).ok_or(BenchError::Figure { program: "knock".into(), output: text })
+    plain("knock", &output)
+}
+
+/// Median time until the gate answers that a connection stands, in microseconds.
+pub(crate) fn upgrade(tunnel: &Tunnel) -> Result<Figure, BenchError> {
+    let me = std::env::current_exe().map_err(io("finding this program"))?.display().to_string();
+    let missing = || BenchError::Figure { program: "gate".into(), output: "there is none".into() };
+    let gate = tunnel.gate.as_ref().ok_or_else(missing)?;
+    let _greeter = tunnel.servers[0].side.start(&[&me, "greet"])?;
+    thread::sleep(Duration::from_millis(300));
+    let path = format!("{}/{}", gate.path, blast::GREETING_PORT);
+    let times = TIMES.to_string();
+    plain("upgrade", &tunnel.client.output(&[&me, "upgrade", &gate.api, &path, &gate.key, &times])?)
+}
+
+/// The one number that a program printed.
+fn plain(program: &str, output: &std::process::Output) -> Result<Figure, BenchError> {
+    let text = shown(output);
+    let number = text.trim().parse().ok();
+    number.map(Figure::plain).ok_or(BenchError::Figure { program: program.into(), output: text })
 }
 
 /// Median round trip in microseconds.

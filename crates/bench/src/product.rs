@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     bed::{A, B, Bed},
     blast,
-    system::{BenchError, Layout, Peer, Running, Side, System, Tunnel, io},
+    system::{BenchError, GateAddress, Layout, Peer, Running, Side, System, Tunnel, io},
 };
 
 /// `gvpn`.
@@ -48,7 +48,8 @@ impl System for Product {
 
     fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError> {
         let dir = tempfile::tempdir().map_err(io("making a directory"))?;
-        let world = World { binary: &self.binary, dir: dir.path() };
+        let force_chacha20 = layout == Layout::OtherCipher;
+        let world = World { binary: &self.binary, dir: dir.path(), force_chacha20 };
         let mut processes = vec![
             world.relay(&bed.a)?,
             world.daemon(&bed.a, OWNER, A, 6999, "requestor")?,
@@ -68,8 +69,10 @@ impl System for Product {
             let payload = world.payload(&bed.a, host, &name, &network, address)?;
             servers.push(Peer { side: Box::new(payload), address: address.into() });
         }
+        let mut gate = None;
         let client: Box<dyn Side> = if matches!(layout, Layout::Gate | Layout::LongGate) {
             let to = &mut servers[0].address;
+            gate = Some(world.gate(&bed.a, &network, *to)?);
             for port in [5201, blast::GREETING_PORT] {
                 processes.push(world.forward(&bed.a, &network, *to, port)?);
             }
@@ -80,7 +83,7 @@ impl System for Product {
             Box::new(world.payload(&bed.a, &bed.a, "a", &network, address)?)
         };
         // Processes end before the directory that they write to.
-        Ok(Tunnel { client, servers, _guards: vec![Box::new(processes), Box::new(dir)] })
+        Ok(Tunnel { client, servers, gate, _guards: vec![Box::new(processes), Box::new(dir)] })
     }
 }
 
@@ -98,6 +101,8 @@ pub(crate) const OWNER: &str = "owner";
 pub(crate) struct World<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) dir: &'a Path,
+    /// Whether daemons are told to do without AES.
+    pub(crate) force_chacha20: bool,
 }
 
 impl World<'_> {
@@ -125,23 +130,23 @@ impl World<'_> {
         relay: &str,
         role: &str,
     ) -> Result<Process, BenchError> {
-        let daemon = self.spawn(
-            host,
-            name,
-            &[
-                "daemon",
-                "--role",
-                role,
-                "--listen",
-                listen,
-                "--relay",
-                relay,
-                "--api",
-                "127.0.0.1:0",
-            ],
-        )?;
+        let listen = ["--listen", listen, "--relay", relay, "--api", "127.0.0.1:0"];
+        let mut args = [&["daemon", "--role", role], &listen[..]].concat();
+        if self.force_chacha20 {
+            args.extend(["--cipher", "chacha20-poly1305"]);
+        }
+        let daemon = self.spawn(host, name, &args)?;
         eventually(|| self.output(host, name, &["status", "--json"]))?;
         Ok(daemon)
+    }
+
+    /// Where the owner's daemon has WebSockets to ports of a payload.
+    fn gate(&self, host: &Host, network: &str, to: IpAddr) -> Result<GateAddress, BenchError> {
+        let url = self.text(host, &["status", "--json"], "/api")?;
+        let api = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let key = fs::read_to_string(self.dir.join(OWNER).join("appkey"));
+        let key = key.map_err(io("reading an app key"))?.trim().to_owned();
+        Ok(GateAddress { api, key, path: format!("/net-api/v2/vpn/net/{network}/tcp/{to}") })
     }
 
     /// A port of the host's loopback that leads to one of a payload, through the gate.

@@ -73,8 +73,8 @@ fn measure(gvpn: &Path, layout: Layout, runs: usize, seconds: u32) -> Result<Fig
     }
     let mut figures = Figures::default();
     for _ in 0..runs {
-        let straight = measure::tcp(&direct, 1, false, seconds)?.value;
-        let around = measure::tcp(&relayed.tunnel, 1, false, seconds)?.value;
+        let straight = measure::tcp(&direct, 1, false, "cubic", seconds)?.value;
+        let around = measure::tcp(&relayed.tunnel, 1, false, "cubic", seconds)?.value;
         figures.direct.push(straight);
         figures.relayed.push(around);
         figures.share.push(around / straight);
@@ -149,7 +149,7 @@ impl Relayed {
         let (a, r, b) = (lab.host("a")?, lab.host("r")?, lab.host("b")?);
         link((&a, A), (&r, R_A), "eth0", in_software)?;
         link((&b, B), (&r, R_B), "eth1", in_software)?;
-        let world = World { binary: gvpn, dir };
+        let world = World { binary: gvpn, dir, force_chacha20: false };
         let relay = world.spawn(&r, "relay", &["relay", "--listen", "0.0.0.0:7464"])?;
         let (by_a, by_b) = (format!("{R_A}:7464"), format!("{R_B}:7464"));
         let mut processes = vec![
@@ -165,7 +165,7 @@ impl Relayed {
         let servers = vec![Peer { side: Box::new(server), address: addresses[1].into() }];
         processes.reverse();
         let guards: Vec<Box<dyn std::any::Any>> = vec![Box::new(processes)];
-        let tunnel = Tunnel { client: Box::new(client), servers, _guards: guards };
+        let tunnel = Tunnel { client: Box::new(client), servers, gate: None, _guards: guards };
         Ok(Self { tunnel, relay, a, b, r, _lab: lab })
     }
 

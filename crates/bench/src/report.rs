@@ -20,9 +20,18 @@ struct Row {
     runs: Vec<f64>,
     /// Median, where the case moves bulk data.
     gbit_per_cpu_s: Option<f64>,
-    retransmits: Option<u64>,
-    lost_percent: Option<f64>,
 }
+
+impl Row {
+    fn new(case: String, system: &str, unit: &str, runs: Vec<f64>) -> Self {
+        let (value, unit) = (median(runs.iter().copied()), unit.into());
+        Self { case, system: system.into(), unit, value, runs, gbit_per_cpu_s: None }
+    }
+}
+
+/// What rows beside a case's own say after its name.
+const RETRANSMITS: &str = ": retransmits";
+const LOST: &str = ": lost";
 
 /// What was measured and what could not be.
 #[derive(Debug, Default)]
@@ -35,21 +44,44 @@ pub(crate) struct Report {
 impl Report {
     /// Adds the runs of a case and prints their median.
     pub(crate) fn add(&mut self, case: &str, system: &str, unit: &str, runs: &[Figure]) {
-        let row = Row {
-            case: case.into(),
-            system: system.into(),
-            unit: unit.into(),
-            value: median(runs.iter().map(|run| run.value)),
-            runs: runs.iter().map(|run| run.value).collect(),
-            gbit_per_cpu_s: runs
-                .iter()
-                .all(|run| run.gbit_per_cpu_s.is_some())
-                .then(|| median(runs.iter().filter_map(|run| run.gbit_per_cpu_s))),
-            retransmits: runs.iter().filter_map(|run| run.retransmits).max(),
-            lost_percent: runs.iter().filter_map(|run| run.lost_percent).reduce(f64::max),
+        let all = |part: fn(&Figure) -> Option<f64>| {
+            runs.iter().map(part).collect::<Option<Vec<f64>>>().filter(|all| !all.is_empty())
         };
-        println!("{case:42} {system:14} {:>10.2} {unit}{}", row.value, row.details());
+        let values = runs.iter().map(|run| run.value).collect();
+        let mut row = Row::new(case.into(), system, unit, values);
+        row.gbit_per_cpu_s = all(|run| run.gbit_per_cpu_s).map(|all| median(all.into_iter()));
         self.rows.push(row);
+        let beside = [
+            (RETRANSMITS, "segments", all(|run| run.retransmits.map(|count| count as f64))),
+            (LOST, "%", all(|run| run.lost_percent)),
+        ];
+        for (what, unit, values) in beside {
+            let row = values.map(|values| Row::new(format!("{case}{what}"), system, unit, values));
+            self.rows.extend(row);
+        }
+        println!("{case:42} {system:14} {:>24} {unit}", self.cell(case, system));
+    }
+
+    /// What the table shows of a case and system.
+    fn cell(&self, case: &str, system: &str) -> String {
+        let row = |what: &str| {
+            let is_it = |row: &&Row| {
+                row.system == system && row.case.strip_suffix(what).is_some_and(|of| of == case)
+            };
+            self.rows.iter().find(is_it)
+        };
+        let Some(main) = row("") else { return "-".into() };
+        let mut text = format!("{:.2}", main.value);
+        if let Some(efficiency) = main.gbit_per_cpu_s {
+            let _ = write!(text, " ({efficiency:.2})");
+        }
+        if let Some(retransmits) = row(RETRANSMITS) {
+            let _ = write!(text, ", {:.0} r", retransmits.value);
+        }
+        if let Some(lost) = row(LOST) {
+            let _ = write!(text, ", {:.2} %", lost.value);
+        }
+        text
     }
 
     /// Notes which version of a system was measured.
@@ -83,44 +115,25 @@ impl Report {
         let systems = unique(self.rows.iter().map(|row| row.system.as_str()));
         let mut text = format!("| case | unit | {} |\n|---|---|", systems.join(" | "));
         text.push_str(&"---|".repeat(systems.len()));
+        let beside = |case: &str| case.ends_with(RETRANSMITS) || case.ends_with(LOST);
         for case in unique(self.rows.iter().map(|row| row.case.as_str())) {
-            let rows = || self.rows.iter().filter(|row| row.case == case);
-            let unit = rows().next().map_or("", |row| &row.unit);
+            if beside(case) {
+                continue;
+            }
+            let unit = self.rows.iter().find(|row| row.case == case).map_or("", |row| &row.unit);
             let _ = write!(text, "\n| {case} | {unit} |");
             for system in &systems {
-                let cell = rows().find(|row| row.system == *system).map_or("-".into(), Row::cell);
-                let _ = write!(text, " {cell} |");
+                let _ = write!(text, " {} |", self.cell(case, system));
             }
         }
-        text.push_str("\n\nIn brackets: Gbit per CPU-second of the whole machine.\n");
+        text.push_str(
+            "\n\nIn brackets: Gbit per CPU-second of the whole machine; r: TCP segments sent again; %: packets lost.\n",
+        );
         if !self.versions.is_empty() {
             let _ = writeln!(text, "Versions: {}.", self.versions.join(", "));
         }
         for note in &self.notes {
             let _ = writeln!(text, "- {note}");
-        }
-        text
-    }
-}
-
-impl Row {
-    fn cell(&self) -> String {
-        match self.gbit_per_cpu_s {
-            Some(efficiency) => format!("{:.2} ({efficiency:.2})", self.value),
-            None => format!("{:.2}", self.value),
-        }
-    }
-
-    fn details(&self) -> String {
-        let mut text = String::new();
-        if let Some(efficiency) = self.gbit_per_cpu_s {
-            let _ = write!(text, "  {efficiency:.2} Gbit/CPU-s");
-        }
-        if let Some(retransmits) = self.retransmits {
-            let _ = write!(text, "  {retransmits} retransmits at most");
-        }
-        if let Some(lost) = self.lost_percent {
-            let _ = write!(text, "  {lost:.2} % lost at most");
         }
         text
     }

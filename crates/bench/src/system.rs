@@ -75,6 +75,10 @@ pub(crate) enum Layout {
     Gate,
     /// The same over a long line: 20 ms, 1 % of frames lost.
     LongGate,
+    /// One end on each host, whose daemons are told to seal by ChaCha20-Poly1305.
+    OtherCipher,
+    /// One end on each host, for as long as it takes to change keys.
+    LongRun,
     /// One end to so many others, each with a daemon of its own.
     Star(u16),
 }
@@ -85,6 +89,8 @@ pub(crate) struct Tunnel {
     pub(crate) client: Box<dyn Side>,
     /// Where traffic ends; one, but for [`Layout::Star`].
     pub(crate) servers: Vec<Peer>,
+    /// Where the gate's WebSockets are, if traffic goes through one.
+    pub(crate) gate: Option<GateAddress>,
     /// What keeps it up.
     pub(crate) _guards: Vec<Box<dyn std::any::Any>>,
 }
@@ -94,6 +100,16 @@ impl Tunnel {
     pub(crate) fn address(&self) -> String {
         self.servers[0].address.to_string()
     }
+}
+
+/// Where a WebSocket leads to the first server.
+pub(crate) struct GateAddress {
+    /// `host:port` of the daemon's API.
+    pub(crate) api: String,
+    /// The app key.
+    pub(crate) key: String,
+    /// The path, up to the port.
+    pub(crate) path: String,
 }
 
 /// Where traffic ends.

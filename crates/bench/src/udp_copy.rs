@@ -56,6 +56,7 @@ where
     Ok(Tunnel {
         client: Box::new(bed.a.clone()),
         servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
+        gate: None,
         _guards: vec![Box::new((a, b))],
     })
 }

@@ -81,6 +81,12 @@ impl Run {
     pub fn checksum(&self) -> Checksum {
         self.checksum
     }
+
+    /// Whether it may grow by a packet of this size.
+    fn has_room(&self, outline: &Packet) -> bool {
+        let len = outline.len - outline.payload_at;
+        len <= self.size && self.count() < MAX_RUN && self.len() + len <= MAX_PACKET
+    }
 }
 
 /// Where a packet went.
@@ -127,6 +133,14 @@ impl Coalescer {
         join: bool,
     ) -> Placed {
         let bytes = &buffer[at..at + outline.len];
+        if join
+            && checksum == Checksum::Partial
+            && let Some(&newest) = self.open.last()
+            && self.is_next(newest, buffer, bytes, &outline)
+        {
+            self.append(self.open.len() - 1, at, bytes, &outline);
+            return Placed::Joined(newest as usize);
+        }
         let joinable = join && is_joinable(bytes, &outline);
         if joinable && let Some(placed) = self.join(buffer, at, &outline, checksum) {
             return placed;
@@ -239,12 +253,9 @@ impl Coalescer {
         })?;
         let index = self.open[slot] as usize;
         let run = &mut self.runs[index];
-        let len = outline.len - outline.payload_at;
-        let fits = continues(&buffer[run.at..], run, bytes, outline)
-            && len <= run.size
-            && run.count() < MAX_RUN
-            && run.len() + len <= MAX_PACKET;
+        let fits = continues(&buffer[run.at..], run, bytes, outline);
         let sound = fits
+            && run.has_room(outline)
             && (checksum == Checksum::Partial || transport_is_valid(bytes, outline))
             && *run.verified.get_or_insert_with(|| {
                 transport_is_valid(&buffer[run.at..run.at + run.outline.len], &run.outline)
@@ -253,22 +264,98 @@ impl Coalescer {
             self.open.remove(slot);
             return None;
         }
+        run.constant_id =
+            run.outline.version == IpVersion::V4 && word(&buffer[run.at..], 4) == word(bytes, 4);
+        self.append(slot, at, bytes, outline);
+        Some(Placed::Joined(index))
+    }
+
+    /// Whether a packet continues a run as nearly all do: TCP without options of IP, identifiers
+    /// that count, checksums left open. `false` says nothing.
+    #[inline]
+    fn is_next(&self, run: u32, buffer: &[u8], bytes: &[u8], outline: &Packet) -> bool {
+        let run = &self.runs[run as usize];
+        let head = &buffer[run.at..];
+        let at = outline.transport_at;
+        let same = run.checksum == Checksum::Partial
+            && outline.transport == Transport::Tcp
+            && run.outline.transport == Transport::Tcp
+            && run.outline.version == outline.version
+            && run.outline.transport_at == at
+            && run.outline.payload_at == outline.payload_at
+            && outline.len > outline.payload_at
+            && bytes[at + 13] & CWR == 0
+            && match (outline.version, at) {
+                (IpVersion::V4, 20) => {
+                    let counted = word(head, 4).wrapping_add(run.count as u16);
+                    (run.count == 1 || !run.constant_id)
+                        && word(bytes, 4) == counted
+                        && agree(head, bytes, &SAME_TCP4)
+                }
+                (IpVersion::V6, 40) => agree(head, bytes, &SAME_TCP6),
+                _ => false,
+            };
+        same && sequence(bytes, at) == sequence(head, at).wrapping_add(run.total as u32)
+            && bytes[at + 20..outline.payload_at] == head[at + 20..outline.payload_at]
+            && run.has_room(outline)
+    }
+
+    /// Appends a packet to the run that is open in this slot.
+    #[inline]
+    fn append(&mut self, slot: usize, at: usize, bytes: &[u8], outline: &Packet) {
+        let run = &mut self.runs[self.open[slot] as usize];
+        let len = outline.len - outline.payload_at;
         let piece = self.pieces.len() as u32;
         self.pieces.push(Piece { at: at + outline.payload_at, len, next: u32::MAX });
         self.pieces[run.last as usize].next = piece;
         run.last = piece;
         run.count += 1;
         run.total += len;
-        run.constant_id =
-            run.outline.version == IpVersion::V4 && word(&buffer[run.at..], 4) == word(bytes, 4);
         if outline.transport == Transport::Tcp {
             run.flags |= bytes[outline.transport_at + 13] & (FIN | PSH);
         }
         if len < run.size || ends_run(bytes, outline) {
             self.open.remove(slot);
         }
-        Some(Placed::Joined(index))
     }
+}
+
+/// What must be the same in the headers (IPv4 and TCP without options) of a packet and the one it
+/// follows: all but length, identifier, sequence, checksums, FIN and PSH.
+const SAME_TCP4: [u8; 40] = {
+    let mut mask = [0xff; 40];
+    let mut at = 0;
+    while at < VARYING_4.len() {
+        mask[VARYING_4[at]] = 0;
+        at += 1;
+    }
+    mask[20 + 13] = !(FIN | PSH);
+    mask
+};
+const VARYING_4: [usize; 12] = [2, 3, 4, 5, 10, 11, 24, 25, 26, 27, 36, 37];
+
+/// The same for IPv6.
+const SAME_TCP6: [u8; 60] = {
+    let mut mask = [0xff; 60];
+    let mut at = 0;
+    while at < VARYING_6.len() {
+        mask[VARYING_6[at]] = 0;
+        at += 1;
+    }
+    mask[40 + 13] = !(FIN | PSH);
+    mask
+};
+const VARYING_6: [usize; 8] = [4, 5, 44, 45, 46, 47, 56, 57];
+
+/// Whether the first bytes of both are the same in what the mask shows.
+#[inline]
+fn agree<const N: usize>(a: &[u8], b: &[u8], mask: &[u8; N]) -> bool {
+    let (Some(a), Some(b)) = (a.first_chunk::<N>(), b.first_chunk::<N>()) else { return false };
+    let mut differing = 0;
+    for at in 0..N {
+        differing |= (a[at] ^ b[at]) & mask[at];
+    }
+    differing == 0
 }
 
 /// Whether a packet may be part of a super-packet.

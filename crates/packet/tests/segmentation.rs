@@ -243,6 +243,7 @@ fn packets_that_do_not_continue_a_flow_stay_apart() {
         (head.clone(), base(999, 1, 0x10), "an overlap"),
         (head.clone(), base(1000, 2, 0x10), "an identification that skips"),
         (head.clone(), base(1000, 1, 0x10 | CWR), "CWR in the middle"),
+        (base(0, 0, 0x10 | CWR), base(1000, 1, 0x10 | CWR), "CWR twice"),
         (head.clone(), base(1000, 1, 0x30), "URG"),
         (head.clone(), base(1000, 1, 0x14), "RST"),
         (base(0, 0, 0x18), base(1000, 1, 0x10), "after PSH"),
@@ -262,17 +263,30 @@ fn packets_that_do_not_continue_a_flow_stay_apart() {
         assert_eq!(runs.len(), 2, "{why}");
         assert_eq!((&runs[0].1, &runs[1].1), (&first, &second), "{why}");
         assert_eq!((runs[0].0, runs[1].0), (VnetHdr::default(), VnetHdr::default()), "{why}");
+        // Checksums that are open are not looked at; what else keeps packets apart still does.
+        if why != "a wrong checksum" {
+            assert_eq!(join(&[first, second], Checksum::Partial).len(), 2, "{why}, open checksums");
+        }
     }
-    let runs = join(&[head, base(1000, 1, 0x10)], Checksum::Full);
-    assert_eq!(runs.len(), 1);
+    for checksum in [Checksum::Full, Checksum::Partial] {
+        let runs = join(&[head.clone(), base(1000, 1, 0x10)], checksum);
+        assert_eq!(runs.len(), 1);
+    }
 }
 
 #[test]
 fn a_constant_identification_is_joined_and_never_mixed() {
     let base = |sequence, id| packet(Kind::Tcp4, sequence, id, 0x10, &payload(100));
-    assert_eq!(join(&[base(0, 7), base(100, 7), base(200, 7)], Checksum::Full).len(), 1);
-    assert_eq!(join(&[base(0, 7), base(100, 7), base(200, 9)], Checksum::Full).len(), 2);
-    assert_eq!(join(&[base(0, 7), base(100, 8), base(200, 7)], Checksum::Full).len(), 2);
+    for checksum in [Checksum::Full, Checksum::Partial] {
+        let runs = |ids: [u16; 3]| {
+            join(&[base(0, ids[0]), base(100, ids[1]), base(200, ids[2])], checksum).len()
+        };
+        assert_eq!(runs([7, 8, 9]), 1);
+        assert_eq!(runs([7, 7, 7]), 1);
+        assert_eq!(runs([7, 7, 9]), 2);
+        assert_eq!(runs([7, 8, 7]), 2);
+        assert_eq!(runs([7, 8, 8]), 2);
+    }
 }
 
 proptest! {

@@ -11,6 +11,9 @@ const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
 
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
 /// At most this many packets are joined.
 pub const MAX_RUN: usize = 64;
 
@@ -275,29 +278,26 @@ impl Coalescer {
     #[inline]
     fn is_next(&self, run: u32, buffer: &[u8], bytes: &[u8], outline: &Packet) -> bool {
         let run = &self.runs[run as usize];
-        let head = &buffer[run.at..];
-        let at = outline.transport_at;
-        let same = run.checksum == Checksum::Partial
+        let head = &buffer[run.at..run.at + run.outline.payload_at];
+        let alike = run.checksum == Checksum::Partial
             && outline.transport == Transport::Tcp
             && run.outline.transport == Transport::Tcp
             && run.outline.version == outline.version
-            && run.outline.transport_at == at
+            && run.outline.transport_at == outline.transport_at
             && run.outline.payload_at == outline.payload_at
             && outline.len > outline.payload_at
-            && bytes[at + 13] & CWR == 0
-            && match (outline.version, at) {
+            && run.has_room(outline);
+        alike
+            && match (outline.version, outline.transport_at) {
                 (IpVersion::V4, 20) => {
                     let counted = word(head, 4).wrapping_add(run.count as u16);
                     (run.count == 1 || !run.constant_id)
                         && word(bytes, 4) == counted
-                        && agree(head, bytes, &SAME_TCP4)
+                        && follows(head, bytes, &SAME_TCP4, run.total)
                 }
-                (IpVersion::V6, 40) => agree(head, bytes, &SAME_TCP6),
+                (IpVersion::V6, 40) => follows(head, bytes, &SAME_TCP6, run.total),
                 _ => false,
-            };
-        same && sequence(bytes, at) == sequence(head, at).wrapping_add(run.total as u32)
-            && bytes[at + 20..outline.payload_at] == head[at + 20..outline.payload_at]
-            && run.has_room(outline)
+            }
     }
 
     /// Appends a packet to the run that is open in this slot.
@@ -347,15 +347,26 @@ const SAME_TCP6: [u8; 60] = {
 };
 const VARYING_6: [usize; 8] = [4, 5, 44, 45, 46, 47, 56, 57];
 
-/// Whether the first bytes of both are the same in what the mask shows.
+/// Whether the headers of `bytes` are those of `head`, `total` bytes further on in the flow: `N` bytes
+/// of headers and what options TCP has.
 #[inline]
-fn agree<const N: usize>(a: &[u8], b: &[u8], mask: &[u8; N]) -> bool {
-    let (Some(a), Some(b)) = (a.first_chunk::<N>(), b.first_chunk::<N>()) else { return false };
-    let mut differing = 0;
-    for at in 0..N {
-        differing |= (a[at] ^ b[at]) & mask[at];
-    }
-    differing == 0
+fn follows<const N: usize>(head: &[u8], bytes: &[u8], mask: &[u8; N], total: usize) -> bool {
+    let Some((a, options)) = head.split_first_chunk::<N>() else { return false };
+    let Some((b, rest)) = bytes.split_first_chunk::<N>() else { return false };
+    let sequence = |header: &[u8; N]| sequence(header, N - TCP_HEADER);
+    b[N - TCP_HEADER + 13] & CWR == 0
+        && agree(a, b, mask)
+        && sequence(b) == sequence(a).wrapping_add(total as u32)
+        && rest.starts_with(options)
+}
+
+/// Whether both are the same in what the mask shows; four bytes at a time.
+#[inline]
+fn agree<const N: usize>(a: &[u8; N], b: &[u8; N], mask: &[u8; N]) -> bool {
+    let (a, b, mask) = (a.as_chunks::<4>().0, b.as_chunks::<4>().0, mask.as_chunks::<4>().0);
+    let word = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
+    let differing = |at: usize| (word(&a[at]) ^ word(&b[at])) & word(&mask[at]);
+    (0..N / 4).fold(0, |all, at| all | differing(at)) == 0
 }
 
 /// Whether a packet may be part of a super-packet.

@@ -7,6 +7,7 @@ use std::{
     os::{fd::AsFd, unix::process::CommandExt},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,6 +16,9 @@ use nix::{
 };
 
 use crate::{Lab, LabError, Lan, Process, world::Holder};
+
+/// How long the kernel may take to make an address's route.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// A host: a network namespace. Cheap to clone; it goes when its last clone and its last process
 /// have gone.
@@ -72,7 +76,38 @@ impl Host {
             self.ip(["addr", "add", address, "dev", &name].into_iter().chain(nodad))?;
         }
         self.ip(["link", "set", &name, "up"])?;
+        self.settle(&name)?;
         Ok(name)
+    }
+
+    /// Waits until what is sent to an interface's IPv6 addresses reaches them: the kernel makes
+    /// their routes after the interface is up, in its own time.
+    ///
+    /// # Errors
+    /// [`LabError`] when that takes longer than 20 s.
+    pub fn settle(&self, interface: &str) -> Result<(), LabError> {
+        let end = Instant::now() + SETTLED;
+        loop {
+            let shown =
+                self.run("ip", ["-6", "-o", "addr", "show", "dev", interface, "scope", "global"])?;
+            let mut addresses = shown.lines().filter_map(|line| {
+                line.split_whitespace().nth(3).and_then(|cidr| cidr.split('/').next())
+            });
+            let local = ["-6", "-o", "route", "show", "table", "local", "dev", interface];
+            let routes = if shown.is_empty() { String::new() } else { self.run("ip", local)? };
+            let reached = |address| {
+                routes.lines().any(|line| line.split_whitespace().nth(1) == Some(address))
+            };
+            if addresses.all(reached) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(LabError::io("waiting for routes to IPv6 addresses")(
+                    io::ErrorKind::TimedOut.into(),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sets the default route.

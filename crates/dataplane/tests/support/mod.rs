@@ -139,6 +139,7 @@ pub fn tun(host: &Host, index: usize, kind: Kind, mtu: u16) -> Nic {
     host.ip(["addr", "add", &format!("{}/24", v4(index)), "dev", "tun0"]).unwrap();
     host.ip(["addr", "add", &format!("{}/64", v6(index)), "dev", "tun0", "nodad"]).unwrap();
     host.ip(["link", "set", "tun0", "mtu", &mtu, "gso_max_size", "60000", "up"]).unwrap();
+    host.settle("tun0").unwrap();
     match kind {
         Kind::Vnet => Nic::TunQueues(fds),
         Kind::Plain => Nic::Tun(fds.remove(0)),
@@ -180,6 +181,7 @@ pub fn ethernet(host: &Host, index: usize, kind: &str) -> Nic {
     host.ip(["addr", "add", &format!("{}/24", v4(index)), "dev", "tap0"]).unwrap();
     host.ip(["addr", "add", &format!("{}/64", v6(index)), "dev", "tap0", "nodad"]).unwrap();
     host.ip(["link", "set", "tap0", "mtu", "1400", "up"]).unwrap();
+    host.settle("tap0").unwrap();
     let tap = Arc::new(std::fs::File::from(tap));
     match kind {
         "dgram" => {

@@ -93,6 +93,7 @@ impl Payload {
         host.ip(["addr", "add", &four, "dev", "tun0"]).unwrap();
         host.ip(["addr", "add", &six, "dev", "tun0", "nodad"]).unwrap();
         host.ip(["link", "set", "tun0", "mtu", "1280", "up"]).unwrap();
+        host.settle("tun0").unwrap();
         Self { host, tun, index }
     }
 

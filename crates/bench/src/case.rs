@@ -107,6 +107,9 @@ const QUICK: &[&str] = &[
     "tcp through the gate, from the payload",
 ];
 
+/// What a quick run measures of the bare link and of what others make.
+const QUICK_OTHERS: &[&str] = &["tcp, 1 flow", "udp, 64 bytes"];
+
 const fn case(name: &'static str, unit: &'static str, layout: Layout, kind: Kind) -> Case {
     Case { name, unit, layout, kind }
 }
@@ -114,6 +117,8 @@ const fn case(name: &'static str, unit: &'static str, layout: Layout, kind: Kind
 /// Which cases to run, how often and for how long.
 pub(crate) struct Plan {
     cases: Vec<Case>,
+    /// What of these is measured of others.
+    of_others: Option<&'static [&'static str]>,
     runs: usize,
     seconds: u32,
 }
@@ -129,7 +134,8 @@ impl Plan {
             .copied()
             .collect();
         let (runs, seconds) = if quick { (3, 1) } else { (5, 2) };
-        Self { cases, runs, seconds }
+        let of_others = (quick && only.is_none()).then_some(QUICK_OTHERS);
+        Self { cases, of_others, runs, seconds }
     }
 
     /// How it is measured, in words. `load`: the machine's load average before it began.
@@ -146,11 +152,14 @@ impl Plan {
 
     /// Measures every case of one system; a failure is printed, noted and does not end the run.
     pub(crate) fn run(&self, system: &dyn System, report: &mut Report) {
-        let mut layouts: Vec<Layout> = self.cases.iter().map(|case| case.layout).collect();
+        let others = self.of_others.filter(|_| system.is_others());
+        let wanted = |case: &Case| others.is_none_or(|names| names.contains(&case.name));
+        let all: Vec<Case> = self.cases.iter().copied().filter(wanted).collect();
+        let mut layouts: Vec<Layout> = all.iter().map(|case| case.layout).collect();
         layouts.dedup();
         for layout in layouts.into_iter().filter(|layout| system.suits(*layout)) {
             let cases: Vec<Case> =
-                self.cases.iter().filter(|case| case.layout == layout).copied().collect();
+                all.iter().filter(|case| case.layout == layout).copied().collect();
             if let Err(error) = self.run_on_bed(system, layout, &cases, report) {
                 println!("{}: {error}", system.name());
                 report.missing(system.name(), &format!("{layout:?}: {error}"));

@@ -24,6 +24,10 @@ impl System for Bare {
         "no tunnel"
     }
 
+    fn is_others(&self) -> bool {
+        true
+    }
+
     fn available(&self) -> Result<(), String> {
         Ok(())
     }

@@ -45,6 +45,11 @@ pub(crate) trait System {
     /// Name in tables.
     fn name(&self) -> &str;
 
+    /// Whether it is neither a limit nor this product.
+    fn is_others(&self) -> bool {
+        self.version().is_some()
+    }
+
     /// Its version and where it is from, of systems that others make.
     fn version(&self) -> Option<String> {
         None

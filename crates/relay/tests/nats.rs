@@ -227,6 +227,11 @@ fn stays(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) {
 const TITLE: &str = "| caller behind | called behind | path | first byte | direct after |
 |---|---|---|---|---|\n";
 
+/// A table, and how it was measured: who waits for a processor shows in single figures.
+fn under_conditions(table: &str) -> String {
+    format!("{}\n\n{table}", figures::conditions())
+}
+
 /// Every pair of accesses, several at once; for the page one after the other, and both ways.
 #[test]
 fn every_pair_of_nats_is_direct_where_it_can_be() {
@@ -272,7 +277,7 @@ fn every_pair_of_nats_is_direct_where_it_can_be() {
     let table = format!("{TITLE}{}", rows.collect::<String>());
     println!("{table}");
     if figures::wanted() {
-        figures::write("paths.md", "matrix", &table).unwrap();
+        figures::write("paths.md", "matrix", &under_conditions(&table)).unwrap();
     }
 }
 
@@ -323,6 +328,6 @@ fn neighbours_are_direct_where_their_routers_let_them() {
     stays(&home.node, &neighbour, PathKind::Direct, name);
     println!("{table}");
     if figures::wanted() {
-        figures::write("paths.md", "neighbours", &table).unwrap();
+        figures::write("paths.md", "neighbours", &under_conditions(&table)).unwrap();
     }
 }

@@ -183,14 +183,10 @@ impl Conn {
         self.usable() && self.received() != before
     }
 
-    /// Closes the connection if the peer shows no sign of life within `limit`.
-    pub(crate) async fn must_answer(&self, limit: Duration) -> bool {
-        let alive = self.answers(limit).await;
-        if !alive {
-            self.path.set_silent(true);
-            self.quic.close(CODE_DEAD, b"no answer");
-        }
-        alive
+    /// Closes the connection: the peer shows no sign of life.
+    pub(crate) fn give_up(&self) {
+        self.path.set_silent(true);
+        self.quic.close(CODE_DEAD, b"no answer");
     }
 
     async fn keep_alive(&self) {

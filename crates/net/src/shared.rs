@@ -126,7 +126,7 @@ impl Shared {
     }
 
     /// The node at `by` sees this one at an address.
-    pub(crate) fn observed(&self, by: SocketAddr, addr: SocketAddr) {
+    pub(crate) fn observed(self: &Arc<Self>, by: SocketAddr, addr: SocketAddr) {
         // At the other end of a stream nobody sees a UDP address.
         if carrier_id(by).is_some() || carrier_id(addr).is_some() {
             return;
@@ -151,22 +151,20 @@ impl Shared {
         for peer in peers.iter().filter(engaged) {
             peer.path.tell(|agent, now| agent.local_change(now));
         }
-        for (relay, _) in self.relays.connected() {
-            Relays::doubt(self, relay);
-        }
+        Relays::moved(self);
         self.tell_addrs();
     }
 
     /// The router said something about a port.
-    pub(crate) fn mapped(&self, mapping: PortMapping) {
+    pub(crate) fn mapped(self: &Arc<Self>, mapping: PortMapping) {
         if self.addresses.map(mapping) {
             self.tell_addrs();
         }
     }
 
     /// Tells relays and peers where this node is.
-    fn tell_addrs(&self) {
-        self.relays.publish();
+    fn tell_addrs(self: &Arc<Self>) {
+        Relays::publish(self);
         let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
         for conn in peers.iter().filter_map(|peer| peer.usable()) {
             conn.command(Command::Punch(self.addrs()));

@@ -8,154 +8,228 @@ mod streamed;
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU32},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
+use gvpn_home::{Action, Activity, Home, Timing};
 use gvpn_model::NodeId;
 use gvpn_path::{Source, carrier_id};
 use parking_lot::Mutex;
+use quinn::VarInt;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{RelayState, connection::Conn, shared::Shared};
-use client::Command;
+use client::{Order, Wanted};
 pub(crate) use lookup::Found;
+use lookup::News;
 
-/// How soon a relay must show that it still knows this node, once there is doubt.
-const CHECK: Duration = Duration::from_secs(1);
-/// Sessions that are remembered, to be resumed after a restart of their relay.
-const MAX_SESSIONS: usize = 4096;
-
-/// The relays of this node.
+/// The relays of this node: drives what decides about them.
 #[derive(Debug)]
 pub(crate) struct Relays {
     configured: Vec<SocketAddr>,
-    connected: Mutex<HashMap<SocketAddr, Connected>>,
-    /// Relays of others that this node visits.
-    visiting: Mutex<HashSet<SocketAddr>>,
-    /// A relay was connected.
-    arrived: Notify,
-    /// Why a relay is not connected.
-    failures: Mutex<HashMap<SocketAddr, String>>,
-    sessions: Mutex<HashMap<(SocketAddr, u32), NodeId>>,
+    home: Mutex<Home>,
+    wake: Notify,
+    /// Calls in progress, and connections, by call.
+    talks: Mutex<HashMap<u64, Talk>>,
+    /// Who looks for a peer, by look-up.
+    look_ups: Mutex<HashMap<u32, mpsc::UnboundedSender<News>>>,
     /// Relays that are reached over a stream, and the address of what carries it.
     carriers: Mutex<HashMap<SocketAddr, SocketAddr>>,
-    /// Relays in doubt, and when the doubt began.
-    doubted: Mutex<HashMap<SocketAddr, Instant>>,
-    next_request: AtomicU32,
 }
 
+#[derive(Debug)]
+struct Talk {
+    relay: SocketAddr,
+    connected: Option<Connected>,
+}
+
+/// A connection with a relay.
 #[derive(Debug, Clone)]
 struct Connected {
-    node: NodeId,
     conn: Arc<Conn>,
-    commands: mpsc::UnboundedSender<Command>,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 impl Relays {
     pub(crate) fn new(configured: Vec<SocketAddr>) -> Self {
+        let home = Home::new(Instant::now(), &configured, Timing::default());
         Self {
             configured,
-            connected: Mutex::default(),
-            visiting: Mutex::default(),
-            arrived: Notify::new(),
-            failures: Mutex::default(),
-            sessions: Mutex::default(),
+            home: Mutex::new(home),
+            wake: Notify::new(),
+            talks: Mutex::default(),
+            look_ups: Mutex::default(),
             carriers: Mutex::default(),
-            doubted: Mutex::default(),
-            next_request: AtomicU32::new(0),
         }
     }
 
     /// Connects to all relays and stays connected.
     pub(crate) fn start(shared: &Arc<Shared>) {
-        for addr in shared.relays.configured.clone() {
-            shared.spawn(client::stay(Arc::clone(shared), addr));
-        }
+        shared.spawn(run(Arc::clone(shared)));
     }
 
     /// Tells all relays where this node is now.
-    pub(crate) fn publish(&self) {
-        for relay in self.connected.lock().values() {
-            // The relay's task is gone only while it reconnects, and will register then.
-            let _ = relay.commands.send(Command::Register);
-        }
+    pub(crate) fn publish(shared: &Arc<Shared>) {
+        Self::tell(shared, Home::publish);
     }
 
-    /// Relays at hand, and the nodes that they are; the nearest first.
+    /// This node may be seen elsewhere now, or reach other relays.
+    pub(crate) fn moved(shared: &Arc<Shared>) {
+        Self::look_after(shared, Home::handle_moved);
+    }
+
+    /// Relays at hand, and the nodes that they are; the home first, then the nearest.
     pub(crate) fn connected(&self) -> Vec<(SocketAddr, NodeId)> {
-        let connected = self.connected.lock();
-        let mut relays: Vec<_> =
-            connected.iter().map(|(a, r)| (r.conn.quic.rtt(), *a, r.node)).collect();
+        let home = self.home.lock().home();
+        let talks = self.talks.lock();
+        let connected = talks.values().filter_map(|t| Some((t.relay, &t.connected.as_ref()?.conn)));
+        let mut relays: Vec<_> = connected
+            .map(|(addr, conn)| (home != Some(addr), conn.quic.rtt(), addr, conn.node))
+            .collect();
         relays.sort();
-        relays.into_iter().map(|(_, addr, node)| (addr, node)).collect()
+        relays.into_iter().map(|(.., addr, node)| (addr, node)).collect()
     }
 
     /// Those that were configured.
     pub(crate) fn states(&self) -> Vec<RelayState> {
-        // Cloned, so that no lock is held while another is taken.
+        // Copied, so that no lock is held while another is taken.
         let carriers = self.carriers.lock().clone();
-        let failures = self.failures.lock().clone();
-        let connected = self.connected.lock();
+        let rtts: HashMap<SocketAddr, Duration> = {
+            let talks = self.talks.lock();
+            let connected = talks.values().filter_map(|t| Some((t.relay, t.connected.as_ref()?)));
+            connected.map(|(relay, connected)| (relay, connected.conn.quic.rtt())).collect()
+        };
+        let home = self.home.lock();
         let state = |addr: &SocketAddr| {
-            let rtt = connected.get(addr).map(|relay| relay.conn.quic.rtt());
-            let unheard = || "it has not answered yet".to_owned();
-            let reason = || failures.get(addr).cloned().unwrap_or_else(unheard);
+            let rtt = rtts.get(addr).copied();
+            let reason = || home.failure(*addr).unwrap_or("it has just gone").to_owned();
             let stream = carriers.contains_key(addr);
             RelayState { addr: *addr, rtt, stream, reason: rtt.is_none().then(reason) }
         };
         self.configured.iter().map(state).collect()
     }
 
-    /// The relays where this node can be found, its home first.
-    fn homes(&self) -> Vec<SocketAddr> {
-        let visiting = self.visiting.lock().clone();
-        let mut homes: Vec<_> = self.connected().into_iter().map(|(addr, _)| addr).collect();
-        homes.retain(|addr| !visiting.contains(addr));
-        homes.truncate(crate::MAX_RECORD_ADDRS);
-        homes
-    }
-
     /// There is doubt whether a relay still knows this node: finds out.
     pub(crate) fn doubt(shared: &Arc<Shared>, addr: SocketAddr) {
-        let relays = &shared.relays;
-        let addr = relays.owner(addr);
-        let Some(relay) = relays.connected.lock().get(&addr).cloned() else { return };
-        let now = Instant::now();
-        let mut doubted = relays.doubted.lock();
-        if doubted.get(&addr).is_some_and(|at| now.duration_since(*at) < CHECK * 2) {
-            return;
-        }
-        doubted.insert(addr, now);
-        drop(doubted);
-        shared.spawn(async move {
-            if !relay.conn.must_answer(CHECK).await {
-                tracing::info!(relay = %addr, "the relay has forgotten this node");
-            }
-        });
+        let relay = shared.relays.owner(addr);
+        Self::look_after(shared, |home, now| home.doubt(now, relay));
     }
 
     /// A control message of a relay came in. It is not authentic: a reason to look, no more.
     pub(crate) fn handle_control(shared: &Arc<Shared>, hop: Hop, message: &[u8]) {
-        let Some((kind, session)) = read_control_message(message) else { return };
-        let addr = shared.relays.owner(hop.wire_addr());
-        Self::doubt(shared, addr);
-        let node = shared.relays.sessions.lock().get(&(addr, session)).copied();
-        if let (CONTROL_UNKNOWN_SESSION, Some(node)) = (kind, node) {
-            lookup::renew_session(shared, addr, session, node);
+        let Some((kind, number)) = read_control_message(message) else { return };
+        let relay = shared.relays.owner(hop.wire_addr());
+        Self::look_after(shared, |home, now| match kind {
+            CONTROL_UNKNOWN_SESSION => home.handle_unknown_session(now, relay, number),
+            _ => home.handle_hint(now, relay),
+        });
+    }
+
+    /// Tells what decides about relays something, and carries out what it says.
+    fn tell<T>(shared: &Arc<Shared>, what: impl FnOnce(&mut Home, Instant) -> T) -> T {
+        let relays = &shared.relays;
+        let mut home = relays.home.lock();
+        let before = home.poll_timeout();
+        let result = what(&mut home, Instant::now());
+        // The order counts, so the lock is held; nothing here asks for it.
+        while let Some(action) = home.poll_action() {
+            relays.act(shared, action);
+        }
+        let after = home.poll_timeout();
+        drop(home);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            relays.wake.notify_one();
+        }
+        result
+    }
+
+    /// As [`tell`](Self::tell), once it knows what has happened on the connections.
+    fn look_after(shared: &Arc<Shared>, what: impl FnOnce(&mut Home, Instant)) {
+        let activities = shared.relays.activities(shared);
+        Self::tell(shared, |home, now| {
+            for (call, activity) in &activities {
+                home.handle_activity(now, *call, activity);
+            }
+            what(home, now);
+        });
+    }
+
+    fn activities(&self, shared: &Arc<Shared>) -> Vec<(u64, Activity)> {
+        let visited = |relay: &SocketAddr| !self.configured.contains(relay);
+        let talks: Vec<(u64, SocketAddr, Arc<Conn>)> = {
+            let talks = self.talks.lock();
+            let all = talks.iter();
+            let connected =
+                all.filter_map(|(c, t)| Some((*c, t.relay, &t.connected.as_ref()?.conn)));
+            connected.map(|(call, relay, conn)| (call, relay, Arc::clone(conn))).collect()
+        };
+        let visits = talks.iter().any(|(_, relay, _)| visited(relay));
+        let used = if visits { self.used(shared) } else { HashSet::new() };
+        let activity = |(call, relay, conn): (u64, SocketAddr, Arc<Conn>)| {
+            let (received, rtt) = (conn.received(), conn.quic.rtt());
+            (call, Activity { received, rtt, used: used.contains(&relay) })
+        };
+        talks.into_iter().map(activity).collect()
+    }
+
+    /// The relays through which peers are reached.
+    fn used(&self, shared: &Arc<Shared>) -> HashSet<SocketAddr> {
+        let peers: Vec<_> = shared.peers.lock().values().cloned().collect();
+        let usable = peers.iter().filter(|peer| peer.usable().is_some());
+        let relayed = usable.filter_map(|peer| peer.path.active().filter(Hop::is_relayed));
+        relayed.map(|hop| self.owner(hop.wire_addr())).collect()
+    }
+
+    fn act(&self, shared: &Arc<Shared>, action: Action) {
+        match action {
+            Action::Call { relay, call } => {
+                self.talks.lock().insert(call, Talk { relay, connected: None });
+                shared.spawn(client::call(Arc::clone(shared), Wanted { addr: relay, call }));
+            }
+            Action::HangUp { relay, call, silent } => {
+                let talk = self.talks.lock().get_mut(&call).and_then(|talk| talk.connected.take());
+                // Its task finds out.
+                match talk {
+                    Some(connected) if silent => {
+                        tracing::info!(%relay, "the relay has forgotten this node, or is gone");
+                        connected.conn.give_up();
+                    }
+                    Some(connected) => connected.conn.quic.close(VarInt::from_u32(0), b"farewell"),
+                    None => {}
+                }
+            }
+            Action::Send { call, request, .. } => {
+                if let Some(connected) = self.connection(call) {
+                    // The task is gone only while the connection ends.
+                    let _ = connected.orders.send(Order::Request(request));
+                }
+            }
+            Action::Ping { call, .. } => {
+                self.connection(call).into_iter().for_each(|connected| connected.conn.ping());
+            }
+            Action::Session { relay, session, peer } => {
+                self.forwards(shared, relay, session, peer);
+            }
+            Action::Way { look_up, addrs, session } => {
+                let session = session.map(|(relay, session)| self.hop(relay, session));
+                let hops = addrs.into_iter().map(Hop::Direct).chain(session).collect();
+                self.inform(look_up, Ok(hops));
+            }
+            Action::Done { look_up, failed } => {
+                failed.into_iter().for_each(|reason| self.inform(look_up, Err(reason)));
+                self.look_ups.lock().remove(&look_up);
+            }
         }
     }
 
+    fn connection(&self, call: u64) -> Option<Connected> {
+        self.talks.lock().get(&call)?.connected.clone()
+    }
+
     /// A relay forwards to a peer under this number from now on.
-    fn learn_session(&self, shared: &Arc<Shared>, relay: SocketAddr, session: u32, node: NodeId) {
-        let mut sessions = self.sessions.lock();
-        if sessions.len() >= MAX_SESSIONS {
-            sessions.clear();
-        }
-        sessions.retain(|(r, _), n| *r != relay || *n != node);
-        sessions.insert((relay, session), node);
-        drop(sessions);
+    fn forwards(&self, shared: &Arc<Shared>, relay: SocketAddr, session: u32, node: NodeId) {
         let hop = self.hop(relay, session);
         let others: HashSet<SocketAddr> = {
             let carriers = self.carriers.lock();
@@ -200,21 +274,24 @@ impl Relays {
             }
         };
         if before != carrier {
-            for (session, node) in self.sessions_of(relay) {
-                self.learn_session(shared, relay, session, node);
+            for (session, peer) in self.sessions_of(relay) {
+                self.forwards(shared, relay, session, peer);
             }
         }
     }
 
     /// Whether UDP reaches a relay; `None` if no relay is reached at all.
     pub(crate) fn udp_works(&self) -> Option<bool> {
-        let connected: Vec<_> = self.connected.lock().keys().copied().collect();
+        let connected: Vec<_> = {
+            let talks = self.talks.lock();
+            talks.values().filter(|t| t.connected.is_some()).map(|t| t.relay).collect()
+        };
         let carriers = self.carriers.lock();
         let on_udp = connected.iter().any(|relay| !carriers.contains_key(relay));
         (!connected.is_empty()).then_some(on_udp)
     }
 
-    /// Relays that UDP reaches, the nearest first.
+    /// Relays that UDP reaches, the home first, then the nearest.
     pub(crate) fn on_udp(&self) -> Vec<SocketAddr> {
         let connected = self.connected();
         let carriers = self.carriers.lock();
@@ -224,16 +301,33 @@ impl Relays {
 
     /// Has a relay send a datagram with this number to another socket of this node's.
     pub(crate) fn knock(&self, relay: SocketAddr, number: u32, at: SocketAddr) {
-        if let Some(relay) = self.connected.lock().get(&relay) {
-            // The relay's task is gone only while it reconnects.
-            let _ = relay.commands.send(Command::Knock { number, at });
+        let talks = self.talks.lock();
+        let connected = talks.values().filter(|talk| talk.relay == relay);
+        for connected in connected.filter_map(|talk| talk.connected.as_ref()) {
+            // Its task is gone only while the connection ends.
+            let _ = connected.orders.send(Order::Knock { number, at });
         }
     }
 
     /// The sessions with a relay.
     fn sessions_of(&self, relay: SocketAddr) -> Vec<(u32, NodeId)> {
-        let sessions = self.sessions.lock();
-        let own = sessions.iter().filter(|((r, _), _)| *r == relay);
-        own.map(|((_, session), node)| (*session, *node)).collect()
+        self.home.lock().sessions(relay)
+    }
+}
+
+/// Lets time pass for what decides about relays, for ever.
+async fn run(shared: Arc<Shared>) {
+    loop {
+        let timeout = shared.relays.home.lock().poll_timeout();
+        let sleep = async {
+            match timeout {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.relays.wake.notified() => {}
+            () = sleep => Relays::look_after(&shared, Home::handle_timeout),
+        }
     }
 }

@@ -7,7 +7,7 @@ use gvpn_dataplane::Hop;
 use gvpn_path::Source;
 use quinn::VarInt;
 
-use super::client::registered;
+use super::client::{Wanted, registered};
 use crate::{path::PeerPath, relay_stream, shared::Shared};
 
 /// How long the relay may take to answer once there is a stream.
@@ -19,11 +19,8 @@ const LAST_TRIAL: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Talks to a relay over a stream until the conversation ends. `udp` is what is wrong with UDP.
-pub(super) async fn talk(
-    shared: &Arc<Shared>,
-    addr: SocketAddr,
-    udp: String,
-) -> Result<(), String> {
+pub(super) async fn talk(shared: &Arc<Shared>, wanted: Wanted, udp: String) -> Result<(), String> {
+    let addr = wanted.addr;
     let Some(dialer) = &shared.dialer else { return Err(udp) };
     let stream = dialer.open(addr).await.map_err(|e| format!("UDP: {udp}; {e}"))?;
     let carrier = shared.plane.open_carrier();
@@ -40,7 +37,7 @@ pub(super) async fn talk(
         // The relay may still believe in an address of before.
         agent.local_change(now);
     });
-    let mut served = Box::pin(registered(shared, addr, Arc::clone(&conn)));
+    let mut served = Box::pin(registered(shared, wanted, Arc::clone(&conn)));
     let result = tokio::select! {
         result = &mut served => Some(result),
         ended = &mut carried => match path.active() {

@@ -163,8 +163,9 @@ impl Addresses {
     /// The node at `by` sees this one at `addr`; says whether that is a new address.
     pub(crate) fn observe(&self, by: SocketAddr, addr: SocketAddr) -> bool {
         let mut state = self.state.lock();
-        state.observations.add(by, addr);
-        if state.own.contains(&addr) || state.observed.contains(&addr) {
+        // Who says the same again tells nothing new, even if others crowded it out.
+        let changed = state.observations.add(by, addr);
+        if !changed || state.own.contains(&addr) || state.observed.contains(&addr) {
             return false;
         }
         state.observed.insert(0, addr);
@@ -213,6 +214,11 @@ mod tests {
         }
         assert_eq!(addresses.observed().len(), MAX_OBSERVED);
         assert_eq!(addresses.observed()[0].port(), 19);
+        // More observers than are kept, each of which sees another address: a symmetric NAT.
+        let observers = |i: u8| (SocketAddr::new([192, 0, 2, i].into(), 7), 100 + u16::from(i));
+        let observe = |(by, port)| addresses.observe(by, SocketAddr::new(seen.ip(), port));
+        assert!((10..18).map(observers).all(observe));
+        assert!(!(10..18).map(observers).any(observe), "what they say again is no news");
         assert!(!addresses.refresh());
     }
 }

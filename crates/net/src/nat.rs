@@ -51,11 +51,12 @@ pub(crate) struct Observations {
 }
 
 impl Observations {
-    pub(crate) fn add(&mut self, by: SocketAddr, seen: SocketAddr) {
+    /// Whether the observer sees this node somewhere else than before.
+    pub(crate) fn add(&mut self, by: SocketAddr, seen: SocketAddr) -> bool {
         if self.seen.len() >= MAX_OBSERVERS && !self.seen.contains_key(&by) {
             self.seen.clear();
         }
-        self.seen.insert(by, seen);
+        self.seen.insert(by, seen) != Some(seen)
     }
 
     /// Where an observer sees this node.
@@ -105,7 +106,9 @@ mod tests {
         let (one, two, lan) = (addr("192.0.2.1:1"), addr("192.0.2.2:1"), addr("192.168.1.3:1"));
         let kind = |seen: &[(SocketAddr, &str)]| {
             let mut observations = Observations::default();
-            seen.iter().for_each(|(by, at)| observations.add(*by, addr(at)));
+            for (by, at) in seen {
+                observations.add(*by, addr(at));
+            }
             observations.kind(&own)
         };
         assert_eq!(kind(&[]), NatKind::Unknown);

@@ -1,10 +1,6 @@
 //! The conversation with one relay.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gvpn_dataplane::Hop;
 use gvpn_home::Request;
@@ -87,6 +83,7 @@ pub(super) async fn registered(
         None => return Err("nobody is waiting for it any more".into()),
     }
     Relays::tell(shared, |home, now| home.handle_connected(now, call, rtt));
+    Relays::prepare(shared);
     let client = Client { shared: Arc::clone(shared), addr, writer };
     client.run(reader, inbox, route).await
 }
@@ -178,12 +175,7 @@ impl Client {
 
 /// This node's record as of now.
 fn my_record(shared: &Shared, relays: Vec<SocketAddr>) -> SignedRecord {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let record = NodeRecord {
-        node: shared.identity.node_id(),
-        sequence: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        addrs: shared.addrs(),
-        relays,
-    };
-    SignedRecord::sign(&shared.identity, &record)
+    let node = shared.identity.node_id();
+    let (sequence, addrs) = (shared.relays.next_sequence(), shared.addrs());
+    SignedRecord::sign(&shared.identity, &NodeRecord { node, sequence, addrs, relays })
 }

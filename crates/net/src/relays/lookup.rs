@@ -1,6 +1,6 @@
 //! Finding a peer through relays.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
 use gvpn_dataplane::Hop;
 use gvpn_home::Answer;
@@ -8,7 +8,10 @@ use gvpn_model::NodeId;
 use tokio::sync::mpsc;
 
 use super::Relays;
-use crate::{SignedRecord, shared::Shared};
+use crate::{SignedRecord, peer::Peer, shared::Shared};
+
+/// For at most so many peers a session is asked for when a relay comes.
+const MAX_PREPARED: usize = 64;
 
 /// Ways to a peer; or, at the end, why there are none.
 pub(super) type News = Result<Vec<Hop>, String>;
@@ -26,6 +29,21 @@ impl Relays {
             relays.look_ups.lock().insert(look_up, out);
         });
         found
+    }
+
+    /// A relay has come: those whom this node talks to are to be reached through it too, before
+    /// the way in use fails.
+    pub(super) fn prepare(shared: &Arc<Shared>) {
+        let peers: Vec<_> = shared.peers.lock().values().cloned().collect();
+        let relays: HashSet<NodeId> = shared.relays.connected().into_iter().map(|r| r.1).collect();
+        let talks = |peer: &&Arc<Peer>| {
+            let in_use = peer.path.ask(|agent, now| agent.is_in_use(now));
+            in_use && peer.usable().is_some() && !relays.contains(&peer.node)
+        };
+        for peer in peers.iter().filter(talks).take(MAX_PREPARED) {
+            // The sessions are learned in any case.
+            drop(Self::look_up(shared, peer.node));
+        }
     }
 
     pub(super) fn inform(&self, look_up: u32, news: News) {

@@ -8,8 +8,11 @@ mod streamed;
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use gvpn_dataplane::{CONTROL_UNKNOWN_SESSION, Hop, read_control_message};
@@ -37,6 +40,8 @@ pub(crate) struct Relays {
     look_ups: Mutex<HashMap<u32, mpsc::UnboundedSender<News>>>,
     /// Relays that are reached over a stream, and the address of what carries it.
     carriers: Mutex<HashMap<SocketAddr, SocketAddr>>,
+    /// The number of the last record.
+    sequence: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,7 @@ impl Relays {
             talks: Mutex::default(),
             look_ups: Mutex::default(),
             carriers: Mutex::default(),
+            sequence: AtomicU64::new(0),
         }
     }
 
@@ -278,6 +284,15 @@ impl Relays {
                 self.forwards(shared, relay, session, peer);
             }
         }
+    }
+
+    /// The number of a record as of now: later ones have larger ones, also within a millisecond.
+    fn next_sequence(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last = self.sequence.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        last.map_or(now, |last| now.max(last.saturating_add(1)))
     }
 
     /// Whether UDP reaches a relay; `None` if no relay is reached at all.

@@ -305,6 +305,11 @@ impl Agent {
         self.events.pop_front()
     }
 
+    /// Whether payload was sent to the peer lately.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        self.in_use(now)
+    }
+
     /// The hop in use.
     pub fn active(&self) -> Option<Hop> {
         self.active

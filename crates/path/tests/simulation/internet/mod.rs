@@ -1,9 +1,12 @@
-//! A small internet in virtual time: hosts, NATs of all kinds, a relay, faults.
+//! A small internet in virtual time: hosts, NATs of all kinds, relays, faults.
 
+pub(crate) mod client;
 pub(crate) mod lane;
 pub(crate) mod nat;
 pub(crate) mod node;
 pub(crate) mod random;
+pub(crate) mod relay;
+pub(crate) mod talk;
 
 use std::{
     cmp::Reverse,
@@ -16,10 +19,8 @@ use gvpn_path::Hop;
 use nat::{Kind, Nat};
 use node::{Message, Node};
 use random::Random;
+use relay::{Registry, Relay};
 
-pub(crate) const RELAY: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 7464);
-pub(crate) const SESSION: u32 = 7;
 const PORT: u16 = 5000;
 /// How often nodes do what is due.
 const STEP: Duration = Duration::from_millis(4);
@@ -31,7 +32,9 @@ pub(crate) struct Topology {
     pub(crate) nats: [Vec<Kind>; 2],
     /// Both nodes are on one LAN, behind the first node's NATs.
     pub(crate) same_lan: bool,
-    pub(crate) relay: bool,
+    pub(crate) relays: Vec<Place>,
+    /// The relays have one registry.
+    pub(crate) fleet: bool,
     /// One-way delay of a datagram between a node and the internet.
     pub(crate) delay: Duration,
     /// What of a thousand datagrams is lost.
@@ -47,12 +50,28 @@ impl Topology {
         Self {
             nats: [a.to_vec(), b.to_vec()],
             same_lan: false,
-            relay: true,
+            relays: vec![Place::new(Duration::from_millis(10))],
+            fleet: false,
             delay: Duration::from_millis(10),
             loss: 0,
             disorder: 0,
             mtu: [1500; 2],
         }
+    }
+}
+
+/// Where a relay is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// One-way delay of a datagram between each node and the relay.
+    pub(crate) delay: [Duration; 2],
+    /// Which nodes were told to use it.
+    pub(crate) configured: [bool; 2],
+}
+
+impl Place {
+    pub(crate) fn new(delay: Duration) -> Self {
+        Self { delay: [delay; 2], configured: [true; 2] }
     }
 }
 
@@ -69,13 +88,13 @@ pub(crate) struct Datagram {
 
 #[derive(Debug)]
 enum Event {
-    Arrive { at: Place, datagram: Datagram },
+    Arrive { at: End, datagram: Datagram },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum End {
     Node(usize),
-    Relay,
+    Relay(usize),
 }
 
 pub(crate) struct Internet {
@@ -88,10 +107,10 @@ pub(crate) struct Internet {
     queue: BinaryHeap<Reverse<(Instant, u64, usize)>>,
     events: HashMap<usize, Event>,
     sequence: u64,
-    /// Where the relay last saw each node, and the node's record.
-    registered: [Option<SocketAddr>; 2],
-    records: [Vec<SocketAddr>; 2],
-    pub(crate) relay_up: bool,
+    pub(crate) relays: Vec<Relay>,
+    pub(crate) registries: Vec<Registry>,
+    /// Nothing passes between a relay and a node's network.
+    pub(crate) relay_cut: Vec<[bool; 2]>,
     /// Nodes that do nothing and hear nothing: their machines sleep.
     pub(crate) asleep: [bool; 2],
     /// Nothing passes directly between the nodes' networks.
@@ -124,15 +143,21 @@ impl Internet {
         let mut internet = Self {
             now,
             start: now,
-            nodes: [Node::new(seed, 0), Node::new(seed, 1)],
+            nodes: [0, 1].map(|side| {
+                let told = topology.relays.iter().enumerate().filter(|(_, r)| r.configured[side]);
+                let relays: Vec<_> = told.map(|(at, _)| relay_addr(at)).collect();
+                Node::new(now, seed, side, &relays)
+            }),
             nats,
             random: Random::new(seed),
             queue: BinaryHeap::new(),
             events: HashMap::new(),
             sequence: 0,
-            registered: [None; 2],
-            records: [Vec::new(), Vec::new()],
-            relay_up: topology.relay,
+            relays: (0..topology.relays.len())
+                .map(|at| Relay::new(relay_addr(at), if topology.fleet { 0 } else { at }, seed))
+                .collect(),
+            registries: vec![Registry::default(); topology.relays.len()],
+            relay_cut: vec![[false; 2]; topology.relays.len()],
             asleep: [false; 2],
             cut: false,
             sent: 0,
@@ -182,6 +207,9 @@ impl Internet {
                     self.send(side, hop, message, size);
                 }
             }
+            for at in 0..self.relays.len() {
+                self.serve(at);
+            }
         }
     }
 
@@ -190,7 +218,8 @@ impl Internet {
         let arrival = self.queue.peek().map(|Reverse((at, ..))| *at);
         let awake = self.nodes.iter().zip(self.asleep).filter(|(_, asleep)| !asleep);
         let nodes = awake.filter_map(|(node, _)| node.due(self.now));
-        let due = nodes.chain(arrival).min().map_or(end, |due| due.min(end));
+        let relays = self.relays.iter().filter_map(Relay::due);
+        let due = nodes.chain(relays).chain(arrival).min().map_or(end, |due| due.min(end));
         let idle = due.saturating_duration_since(self.now);
         let steps = idle.as_nanos().div_ceil(STEP.as_nanos()).max(1);
         STEP * u32::try_from(steps).unwrap_or(u32::MAX)
@@ -202,7 +231,7 @@ impl Internet {
             Hop::Direct(to) => (to, None),
             Hop::Relay { relay, session } => (relay, Some(session)),
         };
-        if !matches!(message, Message::Register(_)) {
+        if !matches!(message, Message::Relay(..)) {
             self.sent += 1;
             self.sent_bytes += u64::from(size);
         }
@@ -220,7 +249,7 @@ impl Internet {
     fn leave_node(&mut self, side: usize, mut datagram: Datagram) {
         let other = 1 - side;
         if self.topology.same_lan && datagram.to == self.nodes[other].addr {
-            return self.deliver(Place::Node(other), datagram, Duration::from_millis(1));
+            return self.deliver(End::Node(other), datagram, Duration::from_millis(1));
         }
         let behind = if self.topology.same_lan { 0 } else { side };
         for nat in &mut self.nats[behind] {
@@ -229,23 +258,27 @@ impl Internet {
                 None => return,
             }
         }
+        if let Some(at) = self.relays.iter().position(|relay| relay.addr == datagram.to) {
+            if self.relays[at].up && !self.relay_cut[at][side] {
+                self.deliver(End::Relay(at), datagram, self.topology.relays[at].delay[side]);
+            }
+            return;
+        }
         self.public(datagram, Some(behind));
     }
 
     /// A datagram in the public internet; `out_of` is the side whose NATs it came through.
     fn public(&mut self, mut datagram: Datagram, out_of: Option<usize>) {
-        if datagram.to == RELAY {
-            if self.relay_up {
-                self.deliver(Place::Relay, datagram, self.topology.delay);
-            }
-            return;
-        }
-        let from_relay = datagram.from == RELAY;
+        let relay = self.relays.iter().position(|relay| relay.addr == datagram.from);
+        let closed = |side: usize| relay.map_or(self.cut, |at| self.relay_cut[at][side]);
+        let delay = |side: usize| {
+            relay.map_or(self.topology.delay, |at| self.topology.relays[at].delay[side])
+        };
         for side in 0..2 {
             let behind = if self.topology.same_lan { 0 } else { side };
             if self.nats[behind].is_empty() {
-                if datagram.to == self.nodes[side].addr && (from_relay || !self.cut) {
-                    return self.deliver(Place::Node(side), datagram, self.topology.delay);
+                if datagram.to == self.nodes[side].addr && !closed(side) {
+                    return self.deliver(End::Node(side), datagram, delay(side));
                 }
                 continue;
             }
@@ -254,9 +287,10 @@ impl Internet {
                 continue;
             }
             // Hairpins are not translated by these NATs; a cut separates the networks.
-            if out_of == Some(behind) || (self.cut && !from_relay) {
+            if out_of == Some(behind) || closed(side) {
                 return;
             }
+            let delays = [delay(0), delay(1)];
             for level in (0..=outermost).rev() {
                 let nat = &mut self.nats[behind][level];
                 match nat.inward(self.now, datagram.from, datagram.to) {
@@ -265,14 +299,14 @@ impl Internet {
                 }
             }
             if let Some(at) = (0..2).find(|i| self.nodes[*i].addr == datagram.to) {
-                self.deliver(Place::Node(at), datagram, self.topology.delay);
+                self.deliver(End::Node(at), datagram, delays[at]);
             }
             return;
         }
     }
 
-    fn deliver(&mut self, at: Place, datagram: Datagram, delay: Duration) {
-        if let Place::Node(side) = at
+    fn deliver(&mut self, at: End, datagram: Datagram, delay: Duration) {
+        if let End::Node(side) = at
             && datagram.size + 28 > self.topology.mtu[side]
         {
             return;
@@ -302,25 +336,25 @@ impl Internet {
         self.topology.disorder > 0 && self.random.below(1000) < self.topology.disorder
     }
 
-    fn schedule(&mut self, at: Place, datagram: Datagram, delay: Duration) {
+    fn schedule(&mut self, at: End, datagram: Datagram, delay: Duration) {
         self.sequence += 1;
         let key = self.sequence as usize;
         self.events.insert(key, Event::Arrive { at, datagram });
         self.queue.push(Reverse((self.now + delay, self.sequence, key)));
     }
 
-    /// The relay is started or stopped; it remembers records, but not who was there.
-    pub(crate) fn relay(&mut self, up: bool) {
-        self.relay_up = up;
-        self.registered = [None; 2];
+    /// A relay is started or stopped; it remembers records, but not who was there.
+    pub(crate) fn relay(&mut self, at: usize, up: bool) {
+        self.relays[at].set_up(self.now, up);
+        self.serve(at);
     }
 
-    fn arrive(&mut self, at: Place, datagram: Datagram) {
+    fn arrive(&mut self, at: End, datagram: Datagram) {
         match at {
-            Place::Node(side) if self.asleep[side] => {}
-            Place::Node(side) => {
+            End::Node(side) if self.asleep[side] => {}
+            End::Node(side) => {
                 let hop = match datagram.session {
-                    Some(session) => Hop::Relay { relay: RELAY, session },
+                    Some(session) => Hop::Relay { relay: datagram.from, session },
                     None => Hop::Direct(datagram.from),
                 };
                 // What was sent to a former address of the node is lost.
@@ -328,43 +362,47 @@ impl Internet {
                     self.nodes[side].receive(self.now, hop, datagram.message);
                 }
             }
-            Place::Relay if self.relay_up => self.at_relay(datagram),
-            Place::Relay => {}
+            End::Relay(at) if self.relays[at].up => self.at_relay(at, datagram),
+            End::Relay(_) => {}
         }
     }
 
-    fn at_relay(&mut self, mut datagram: Datagram) {
-        if let Message::Register(record) = &datagram.message {
-            let side = datagram.session.map_or(0, |side| side as usize);
-            self.registered[side] = Some(datagram.from);
-            self.records[side].clone_from(record);
-            let reply = Datagram {
-                from: RELAY,
-                to: datagram.from,
-                session: None,
-                message: Message::Registered(datagram.from),
-                size: 60,
-            };
-            return self.public(reply, None);
-        }
-        let Some(from) = (0..2).find(|i| self.registered[*i] == Some(datagram.from)) else {
-            (datagram.to, datagram.from) = (datagram.from, RELAY);
-            (datagram.message, datagram.session) = (Message::Unknown, None);
-            return self.public(datagram, None);
-        };
-        if let Message::Find = datagram.message {
-            for (side, of) in [(from, 1 - from), (1 - from, from)] {
-                let Some(to) = self.registered[side] else { continue };
-                let message = Message::Found(self.records[of].clone());
-                self.public(Datagram { from: RELAY, to, session: None, message, size: 200 }, None);
+    fn at_relay(&mut self, at: usize, mut datagram: Datagram) {
+        let relay = &mut self.relays[at];
+        let from = std::mem::replace(&mut datagram.from, relay.addr);
+        match (datagram.session, datagram.message) {
+            (None, Message::Relay(call, talk)) => {
+                let registry = &mut self.registries[relay.registry];
+                relay.receive(self.now, from, (call, talk), registry);
             }
-            return;
+            (Some(session), message) => {
+                let Some(to) = relay.forward(from, session) else { return self.serve(at) };
+                (datagram.to, datagram.message) = (to, message);
+                if !self.lose() {
+                    self.public(datagram, None);
+                }
+            }
+            (None, _) => {}
         }
-        let Some(to) = self.registered[1 - from] else { return };
-        if self.lose() {
-            return;
-        }
-        (datagram.from, datagram.to) = (RELAY, to);
-        self.public(datagram, None);
+        self.serve(at);
     }
+
+    /// A relay sends what it has to.
+    fn serve(&mut self, at: usize) {
+        if !self.relays[at].up {
+            return;
+        }
+        let from = self.relays[at].addr;
+        for (to, message) in self.relays[at].step(self.now) {
+            let datagram = Datagram { from, to, session: None, message, size: 200 };
+            if !self.lose() {
+                self.public(datagram, None);
+            }
+        }
+    }
+}
+
+/// Where a relay is.
+pub(crate) fn relay_addr(at: usize) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1 + at as u8)), 7464)
 }

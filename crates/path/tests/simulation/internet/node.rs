@@ -1,7 +1,7 @@
-//! A node: an agent and real lanes, and in a few lines what surrounds them in reality.
+//! A node: an agent, real lanes and a real relay client, and in a few lines what surrounds them.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -9,20 +9,22 @@ use std::{
 use gvpn_path::{Agent, Event, Hop, Source, TYPE_PROBE, TYPE_REPLY, Timing};
 use gvpn_session::{DataHeader, OVERHEAD};
 
-use super::{RELAY, SESSION, lane::Lane, random::Random};
+use super::{
+    client::{Client, News},
+    lane::Lane,
+    random::Random,
+    talk::Talk,
+};
 
 /// What nodes and the relay send each other.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    /// A record, for the relay's registry.
-    Register(Vec<SocketAddr>),
-    Registered(SocketAddr),
-    /// The relay does not know who sends this.
-    Unknown,
-    /// Asks the relay for the other's record, and for a session with it.
-    Find,
-    /// The other's record, to the one that asked and to the other.
-    Found(Vec<SocketAddr>),
+    /// With a relay, on the connection of this call.
+    Relay(u64, Talk),
+    /// A relay does not forward under this number.
+    UnknownSession(u32),
+    /// A relay has been started anew.
+    Restarted,
     /// The three flights of a handshake; the first two with the lane's indices.
     Hello(u64, u32),
     Welcome(u64, u32),
@@ -47,12 +49,12 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 const REPEAT: Duration = Duration::from_millis(300);
 /// How long a connection in doubt may keep quiet before another is made.
 const DOUBT: Duration = Duration::from_secs(2);
-/// How often a registration is renewed.
-const REGISTER: Duration = Duration::from_secs(5);
-/// How often the relay is asked for a peer that does not answer.
+/// How long after one look-up there is another while the peer does not answer.
 const LOOK_UP: Duration = Duration::from_secs(1);
 /// Lanes that still open what was sealed before a newer one was made.
 const LANES: usize = 4;
+/// The most addresses that others observed which are kept.
+const MAX_OBSERVED: usize = 4;
 /// First byte of a packet's plaintext.
 const PACKET: u8 = 0x45;
 /// What makes a packet's check out of its number.
@@ -69,7 +71,9 @@ pub(crate) struct Node {
     pub(crate) route_changes: u32,
     pub(crate) distress: u32,
     random: Random,
-    observed: Option<SocketAddr>,
+    /// Where relays see it, the newest first.
+    observed: VecDeque<SocketAddr>,
+    observers: HashMap<SocketAddr, SocketAddr>,
     out: VecDeque<(Hop, Message, u16)>,
     /// The newest last; what is sealed is sealed by it.
     lanes: VecDeque<Lane>,
@@ -89,8 +93,11 @@ pub(crate) struct Node {
     finishing: Option<(u64, Instant, Instant)>,
     /// When to ask again whether the connection is there, and when to make another.
     doubt: Option<(Instant, Instant)>,
-    next_find: Option<Instant>,
-    next_register: Instant,
+    /// The look-up in progress, and when there may be another.
+    look_up: Option<u32>,
+    next_look_up: Instant,
+    pub(crate) client: Client,
+    relays: Vec<SocketAddr>,
     /// Number, when to repeat, when to give up.
     punch: Option<(u64, Instant, Instant)>,
     punches: u64,
@@ -109,9 +116,9 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(seed: u64, side: usize) -> Self {
-        let now = Instant::now();
+    pub(crate) fn new(now: Instant, seed: u64, side: usize, relays: &[SocketAddr]) -> Self {
         let mut random = Random::new(seed.wrapping_mul(2).wrapping_add(side as u64));
+        let random_seed = random.clone().next();
         Self {
             side,
             addr: "0.0.0.0:0".parse().unwrap(),
@@ -123,7 +130,8 @@ impl Node {
             distress: 0,
             next_number: random.next(),
             random,
-            observed: None,
+            observed: VecDeque::new(),
+            observers: HashMap::new(),
             out: VecDeque::new(),
             lanes: VecDeque::new(),
             answered: VecDeque::new(),
@@ -134,8 +142,10 @@ impl Node {
             calling: None,
             finishing: None,
             doubt: None,
-            next_find: None,
-            next_register: now,
+            look_up: None,
+            next_look_up: now,
+            client: Client::new(now, random_seed, side, relays),
+            relays: relays.to_vec(),
             punch: None,
             punches: 0,
             sent: None,
@@ -151,8 +161,8 @@ impl Node {
     }
 
     /// Starts anew: nothing is known but who the peer is.
-    pub(crate) fn restart(&mut self) {
-        let fresh = Self::new(self.random.next(), self.side);
+    pub(crate) fn restart(&mut self, now: Instant) {
+        let fresh = Self::new(now, self.random.next(), self.side, &self.relays);
         let old = std::mem::replace(self, fresh);
         self.addr = old.addr;
         self.given = old.given;
@@ -165,15 +175,12 @@ impl Node {
 
     /// All addresses of this node, as it knows them.
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
-        self.known.into_iter().chain(self.observed).collect()
+        self.known.into_iter().chain(self.observed.iter().copied()).collect()
     }
 
     /// Calls a node with this record.
-    pub(crate) fn call(&mut self, now: Instant, addrs: &[SocketAddr], relay: bool) {
+    pub(crate) fn call(&mut self, now: Instant, addrs: &[SocketAddr]) {
         self.given = addrs.iter().map(|addr| Hop::Direct(*addr)).collect();
-        if relay {
-            self.given.push(Hop::Relay { relay: RELAY, session: SESSION });
-        }
         self.may_call = true;
         self.connect(now);
     }
@@ -181,19 +188,27 @@ impl Node {
     /// Makes a connection, the first or another.
     pub(crate) fn connect(&mut self, now: Instant) {
         for hop in self.given.clone() {
-            let source = if hop.is_relayed() { Source::Relay } else { Source::Record };
-            self.agent.add_candidate(now, hop, source);
+            self.agent.add_candidate(now, hop, Source::Record);
         }
+        self.next_look_up = now;
         self.calling = Some((self.random.next(), self.random.next() as u32, now));
     }
 
     /// The kernel says that the address has changed.
     pub(crate) fn readdressed(&mut self, now: Instant) {
-        self.observed = None;
+        self.observed.clear();
+        self.observers.clear();
         self.known = Some(self.addr);
-        self.next_register = now;
         self.agent.local_change(now);
+        let used = self.relay();
+        self.client.look_after(now, used, |home, now| home.handle_moved(now));
+        self.client.publish(now, self.addrs());
         self.tell(now);
+    }
+
+    /// The relay through which the peer is reached.
+    fn relay(&self) -> Option<SocketAddr> {
+        self.route.and_then(|(hop, _)| hop.is_relayed().then(|| hop.wire_addr()))
     }
 
     /// When there is something to do.
@@ -208,20 +223,20 @@ impl Node {
         let data = self.traffic.filter(|_| self.session).map(|_| self.next_data);
         let punch = self.punch.filter(|_| self.session).map(|(_, at, _)| at);
         let calling = self.calling.filter(|_| self.traffic.is_some()).map(|(.., at)| at);
-        let find = self.next_find.filter(|_| self.traffic.is_some());
+        let calls = self.calling.is_some() && self.traffic.is_some() && self.look_up.is_none();
+        let look_up = calls.then_some(self.next_look_up);
         let doubt = self.doubt.map(|(at, _)| at);
         let finishing = self.finishing.map(|(_, at, _)| at);
-        let timers = [data, punch, calling, find, doubt, finishing, self.agent.poll_timeout(now)];
-        timers.into_iter().flatten().chain([self.next_register]).min()
+        let own = [self.agent.poll_timeout(now), self.client.due()];
+        let timers = [data, punch, calling, look_up, doubt, finishing];
+        timers.into_iter().chain(own).flatten().min()
     }
 
     /// Does what is due and returns what is sent.
     pub(crate) fn step(&mut self, now: Instant) -> Vec<(Hop, Message, u16)> {
-        self.known.get_or_insert(self.addr);
-        if now >= self.next_register {
-            // Said again until the relay has heard it.
-            self.next_register = now + LOOK_UP;
-            self.ask_relay(Message::Register(self.addrs()));
+        if self.known.is_none() {
+            self.known = Some(self.addr);
+            self.client.publish(now, self.addrs());
         }
         self.keep_connected(now);
         if let Some((call, at, end)) = self.finishing
@@ -248,8 +263,46 @@ impl Node {
             self.agent.handle_activity(now, self.sent, self.heard);
             self.agent.handle_timeout(now);
         }
+        let used = self.relay();
+        for (relay, message) in self.client.step(now, used) {
+            self.out.push_back((Hop::Direct(relay), message, SMALL));
+        }
+        self.learn(now);
         self.flush(now);
         self.out.drain(..).collect()
+    }
+
+    /// What came of the conversations with relays.
+    fn learn(&mut self, now: Instant) {
+        while let Some(news) = self.client.news.pop_front() {
+            match news {
+                News::Observed(by, addr) => {
+                    let changed = self.observers.insert(by, addr) != Some(addr);
+                    if changed && !self.observed.contains(&addr) && Some(addr) != self.known {
+                        self.observed.push_front(addr);
+                        self.observed.truncate(MAX_OBSERVED);
+                        self.client.publish(now, self.addrs());
+                        self.tell(now);
+                    }
+                }
+                News::Peer(addr) => {
+                    self.agent.add_candidate(now, Hop::Direct(addr), Source::Record);
+                }
+                News::Forwards(relay, session) => {
+                    let hop = Hop::Relay { relay, session };
+                    let same = |old: &Hop| old.is_relayed() && old.wire_addr() == relay;
+                    let old: Vec<Hop> =
+                        self.agent.hops().filter(|old| *old != hop && same(old)).collect();
+                    self.agent.add_candidate(now, hop, Source::Relay);
+                    old.into_iter().for_each(|hop| self.agent.remove_candidate(now, hop));
+                }
+                News::Arrived if self.session && self.agent.is_in_use(now) => {
+                    self.client.look_up(now);
+                }
+                News::Arrived => {}
+                News::Done(look_up) => self.look_up = self.look_up.filter(|l| *l != look_up),
+            }
+        }
     }
 
     /// Packets that wait are what makes a node call; silence makes it ask, and call again.
@@ -277,15 +330,10 @@ impl Node {
             self.calling = Some((call, index, now + REPEAT));
             self.spread(now, &Message::Hello(call, index), 1200);
         }
-        if self.next_find.is_none_or(|at| at <= now) {
-            self.next_find = Some(now + LOOK_UP);
-            self.ask_relay(Message::Find);
+        if self.next_look_up <= now && self.look_up.is_none() {
+            self.next_look_up = now + LOOK_UP;
+            self.look_up = Some(self.client.look_up(now));
         }
-    }
-
-    fn ask_relay(&mut self, message: Message) {
-        let hop = Hop::Relay { relay: RELAY, session: self.side as u32 };
-        self.out.push_back((hop, message, SMALL));
     }
 
     /// The call that made the lane in use.
@@ -320,29 +368,23 @@ impl Node {
 
     pub(crate) fn receive(&mut self, now: Instant, hop: Hop, message: Message) {
         match message {
-            Message::Registered(observed) => {
-                self.next_register = now + REGISTER;
-                if self.observed != Some(observed) && Some(observed) != self.known {
-                    self.observed = Some(observed);
-                    self.next_register = now;
-                    self.tell(now);
-                }
+            Message::Relay(call, talk) => self.client.receive(now, call, talk),
+            Message::UnknownSession(session) => {
+                let (used, relay) = (self.relay(), hop.wire_addr());
+                self.client.look_after(now, used, |home, now| {
+                    home.handle_unknown_session(now, relay, session);
+                });
             }
-            Message::Register(_) | Message::Find => {}
-            Message::Unknown => self.next_register = now,
-            Message::Found(addrs) => {
-                for addr in addrs {
-                    self.agent.add_candidate(now, Hop::Direct(addr), Source::Record);
-                }
-                let hop = Hop::Relay { relay: RELAY, session: SESSION };
-                self.agent.add_candidate(now, hop, Source::Relay);
+            Message::Restarted => {
+                let (used, relay) = (self.relay(), hop.wire_addr());
+                self.client.look_after(now, used, |home, now| home.handle_hint(now, relay));
             }
             Message::Hello(call, index) => self.answer(now, hop, call, index),
             Message::Welcome(call, remote) => {
                 let Some((_, local, _)) = self.calling.filter(|(known, ..)| *known == call) else {
                     return;
                 };
-                (self.calling, self.next_find) = (None, None);
+                self.calling = None;
                 self.finishing = Some((call, now, now + GIVE_UP));
                 self.established(now, hop, Lane::new(call, local, remote, true));
             }
@@ -376,6 +418,7 @@ impl Node {
             }
             Message::Sealed(datagram) => self.open(now, hop, datagram),
         }
+        self.learn(now);
         self.flush(now);
     }
 
@@ -518,9 +561,12 @@ impl Node {
                 }
                 Event::Distress => {
                     self.distress += 1;
+                    if let Some(relay) = self.relay() {
+                        self.client
+                            .look_after(now, Some(relay), |home, now| home.doubt(now, relay));
+                    }
                     if self.session && self.doubt.is_none() && self.calling.is_none() {
                         self.doubt = Some((now, now + DOUBT));
-                        self.ask_relay(Message::Find);
                     }
                 }
                 Event::Observed { .. } => {}

@@ -29,6 +29,8 @@ const CALL: Duration = Duration::from_secs(10);
 const CALL_SILENT: Duration = Duration::from_millis(3500);
 /// The least of it that is left to who had to wait for another call to fail.
 const CALL_AGAIN: Duration = Duration::from_millis(1500);
+/// A peer that does not answer may have registered anew: so long after a look-up there is another one.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A connection younger than this is as good as a fresh one.
 const FRESH: Duration = Duration::from_millis(300);
 /// The most addresses that are taken from one peer at a time.
@@ -201,6 +203,7 @@ impl Peer {
         tokio::pin!(connecting);
         let again = Socket::say_again(&shared.plane, link);
         tokio::pin!(again);
+        let mut look_at = None;
         let quic = loop {
             tokio::select! {
                 result = &mut connecting => {
@@ -209,8 +212,15 @@ impl Peer {
                 news = next(&mut found), if found.is_some() => match news {
                     Some(Ok(hops)) => self.add_hops(shared, &hops, Source::Record, link),
                     Some(Err(why)) => reason = Some(why),
-                    None => found = None,
+                    None => {
+                        found = None;
+                        look_at = Some(tokio::time::Instant::now() + LOOK_AGAIN);
+                    }
                 },
+                () = tokio::time::sleep_until(look_at.unwrap_or(start)), if look_at.is_some() => {
+                    look_at = None;
+                    found = Some(Relays::look_up(shared, self.node));
+                }
                 never = &mut again => match never {},
                 () = tokio::time::sleep_until(start + limit) => {
                     let heard = link.latest_hop().is_some();

@@ -27,7 +27,11 @@ async fn relay_at(mut config: RelayConfig) -> Relay {
 }
 
 async fn node(relays: &[SocketAddr]) -> Net {
-    let mut config = NetConfig::new(Identity::generate());
+    node_of(Identity::generate(), relays).await
+}
+
+async fn node_of(identity: Identity, relays: &[SocketAddr]) -> Net {
+    let mut config = NetConfig::new(identity);
     config.listen = vec![([127, 0, 0, 1], 0).into()];
     config.workers = 1;
     config.relays = relays.to_vec();
@@ -122,4 +126,23 @@ async fn a_client_that_asks_too_much_is_told_so() {
         assert!(matches!(error, NetError::UnknownNode { .. }), "{error}");
     }
     assert!(relay.stats().limited > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_registers_while_it_is_called_is_reached() {
+    let relay = relay().await;
+    let a = node(&relay.local_addrs()).await;
+    until("it registers", || relay.stats().clients == 1).await;
+    // Nobody answers where the other one is said to be, and the relay does not know it yet.
+    let other = Identity::generate();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    a.add_peer_addrs(other.node_id(), vec![silent.local_addr().unwrap()]);
+    let later = async {
+        until("it is looked up in vain", || relay.stats().not_found > 0).await;
+        node_of(other.clone(), &relay.local_addrs()).await
+    };
+    let (called, b) = tokio::join!(a.open(other.node_id(), "hello"), later);
+    assert_eq!(b.node_id(), other.node_id());
+    let error = called.err().expect("it serves nothing");
+    assert!(matches!(error, NetError::Refused { .. }), "{error}");
 }

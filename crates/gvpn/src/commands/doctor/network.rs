@@ -56,8 +56,17 @@ async fn settle(net: &Net) {
             Filtering::PortIndependent => able.len() > 1,
             _ => false,
         };
+        // And two of one family tell what the NAT does with ports.
+        let told = |four: bool| {
+            let by_udp = |relay: &&RelayState| relay.rtt.is_some() && !relay.stream;
+            let family = |relay: &&RelayState| relay.addr.is_ipv4() == four;
+            relays.iter().filter(by_udp).filter(family).count()
+        };
+        let judging = told(true).max(told(false)) > 1
+            && matches!(net.nat(), NatKind::Unknown | NatKind::Present);
         relays.iter().any(|relay| relay.rtt.is_none())
             || knocking
+            || judging
             || net.port_mapping() == PortMapping::Asking
     };
     while open() && start.elapsed() < PATIENCE {

@@ -1,7 +1,7 @@
 //! One suite for every runtime and every kind of vNIC: what a payload is promised, it is promised in all
 //! of them. `cargo test -p gvpn-exeunit --test conformance -- [RUNTIME..]` runs the suite for those named.
 //!
-//! Needs namespaces, busybox-static and python3; each runtime needs what it needs, and one that this host
+//! Needs namespaces, busybox-static, socat and python3; each runtime needs what it needs, and one that this host
 //! lacks is said to be missing.
 
 #![allow(unreachable_pub, reason = "seen by this program only")]

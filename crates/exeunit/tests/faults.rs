@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use gvpn_model::NetworkId;
@@ -87,14 +87,9 @@ async fn a_payload_whose_init_dies_is_reported() {
 async fn terminating_interrupts_a_program() {
     let rig = Rig::new();
     let activity = rig.ready(vec![]).await;
-    let script = rig::run("/bin/sh", &["-c", "trap '' TERM; sleep 1000; sleep 1000"]);
-    let running = activity.script(&script, vec![]);
-    let ending = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        activity.unit.terminate().await;
-    };
+    let stubborn = "trap '' TERM; echo begun; sleep 1000; sleep 1000";
     let before = Instant::now();
-    let (results, ()) = tokio::join!(running, ending);
+    let results = activity.terminated_in(&rig::run_told("/bin/sh", &["-c", stubborn])).await;
     assert_eq!(results[0].result, gvpn_model::ResultKind::Error);
     assert!(results[0].message.as_ref().unwrap().contains("terminated"), "{results:?}");
     assert!(before.elapsed() < PATIENCE / 2);

@@ -1,5 +1,6 @@
 //! The checks, in the order in which they are made.
 
+mod groups;
 mod network;
 mod payload;
 
@@ -35,6 +36,7 @@ pub const CHECKS: &[(&str, Check)] = checks! {
     "tcp both ways": network::tcp_both_ways,
     "several networks": network::several_networks,
     "multicast": network::multicast,
+    "groups that are joined": groups::joined,
     "names": network::names,
     "live addresses": network::live_addresses,
     "live names": network::live_names,
@@ -77,6 +79,7 @@ impl Subject {
         ];
         // The payload sees who came after it.
         let seen = seen.map(|config| board.config(config.network, config.member));
+        rig.install("/usr/bin/socat");
         let neighbour = rig.ready(near).await;
         neighbour.shell("echo near > /var/www/index.html; httpd -p 80 -h /var/www").await;
         let (payload, victim) =

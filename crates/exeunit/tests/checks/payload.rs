@@ -1,7 +1,5 @@
 //! Programs, files, limits, ends.
 
-use std::time::Duration;
-
 use gvpn_model::ResultKind;
 use nix::{
     sys::signal::{Signal, kill},
@@ -12,7 +10,7 @@ use super::{Subject, Verdict, in_shell};
 use crate::rig::{
     assert_ok,
     family::{family, wait_until_gone},
-    run, until,
+    run, run_told, until,
 };
 
 pub(super) async fn streams_and_exit_codes(subject: &Subject) -> Verdict {
@@ -87,12 +85,9 @@ pub(super) async fn usage(subject: &Subject) -> Verdict {
 pub(super) async fn terminated(subject: &Subject) -> Verdict {
     let payload = &subject.payload;
     let pids = family(payload.unit.pid());
-    let script = in_shell("trap '' TERM; busybox sleep 1000; busybox sleep 1000");
-    let ending = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        payload.unit.terminate().await;
-    };
-    let (results, ()) = tokio::join!(payload.script(&script, vec![]), ending);
+    let stubborn = "trap '' TERM; echo begun; busybox sleep 1000; busybox sleep 1000";
+    let script = run_told("busybox", &["sh", "-c", stubborn]);
+    let results = payload.terminated_in(&script).await;
     assert!(results[0].message.as_ref().unwrap().contains("terminated"), "{results:?}");
     wait_until_gone(&pids);
     assert!(!payload.workdir.exists());

@@ -72,6 +72,20 @@ impl Rig {
         root
     }
 
+    /// Adds a program of this host to the image with busybox, with its libraries.
+    pub fn install(&self, program: &str) {
+        let root = self.busybox_image();
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+        assert!(Path::new(program).exists(), "{program} is installed (scripts/setup)");
+        for file in libraries.chain([program]) {
+            let to = root.join(&file[1..]);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
+        }
+    }
+
     pub fn config(&self, image: &Path) -> ExeUnitConfig {
         let id = ActivityId::random();
         let workdir = self.path("activities").join(id.to_string());
@@ -161,6 +175,13 @@ pub fn run(entry_point: &str, args: &[&str]) -> String {
     .to_string()
 }
 
+/// As [`run`], with an output that is told as it comes.
+pub fn run_told(entry_point: &str, args: &[&str]) -> String {
+    serde_json::json!([{"run": {"entry_point": entry_point, "args": args,
+        "capture": {"stdout": {"stream": {}}}}}])
+    .to_string()
+}
+
 /// Waits until something is so.
 pub async fn until(is_so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -229,6 +250,19 @@ impl Activity {
         let mut results = self.script(&run("/bin/sh", &["-c", command]), vec![]).await;
         assert_eq!(results[0].result, ResultKind::Error, "{results:#?}");
         results.remove(0)
+    }
+
+    /// Runs a shell command that says `begun`, and terminates the activity once it has said so; the
+    /// command's results.
+    pub async fn terminated_in(&self, script: &str) -> Vec<CommandResult> {
+        let ending = async {
+            let begun = |(_, kind): &(u32, BatchEventKind)| {
+                *kind == BatchEventKind::Stdout("begun\n".into())
+            };
+            until(|| self.seen.lock().unwrap().events.iter().any(begun)).await;
+            self.unit.terminate().await;
+        };
+        tokio::join!(self.script(script, vec![]), ending).0
     }
 
     /// Repeats a shell command until it succeeds; its output.

@@ -276,17 +276,24 @@ impl Daemon {
 
     /// An activity by this agreement.
     pub async fn activity_of(&self, ask: Value) -> String {
+        self.activity_under(&self.agreement(ask).await).await
+    }
+
+    pub async fn agreement(&self, ask: Value) -> String {
         // A provider that has just started may not be registered at the relay yet.
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        let agreement = loop {
+        loop {
             let (status, answer) = self.post("/gvpn/v1/agreements", ask.clone()).await;
             if status == 200 {
-                break answer;
+                return answer["id"].as_str().unwrap().to_owned();
             }
             assert!(status == 504 && std::time::Instant::now() < limit, "{status} {answer}");
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        };
-        let ask = json!({ "agreementId": agreement["id"] });
+        }
+    }
+
+    pub async fn activity_under(&self, agreement: &str) -> String {
+        let ask = json!({ "agreementId": agreement });
         let (status, activity) = self.post("/activity-api/v1/activity", ask).await;
         assert_eq!(status, 200, "{activity}");
         activity["activityId"].as_str().unwrap().to_owned()

@@ -142,8 +142,10 @@ async fn each_direction_ends_by_itself_in_the_half_close_protocol() {
 #[tokio::test]
 async fn a_failure_to_connect_is_an_http_status() {
     let world = World::new(BridgeOptions::default()).await;
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (status, body) = world.refusal(closed).await;
+    // A port that is taken, and where nobody listens.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (status, body) = world.refusal(held.local_addr().unwrap()).await;
     assert_eq!(status, 502);
     assert!(body.contains("refused") && body.contains("0.0.0.0"), "{body}");
     for (nowhere, says) in [("10.0.0.9:1", "no member"), ("10.0.0.9:2", "within 2 s")] {

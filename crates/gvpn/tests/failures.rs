@@ -34,6 +34,7 @@ impl World {
         assert!(command.status().unwrap().success());
         let client = requestor.client();
         client.import_image(&tar, Some(IMAGE)).await.unwrap();
+        hears_of_an_offer(&requestor).await;
         Self { rig, client, provider, _requestor: requestor }
     }
 
@@ -51,12 +52,25 @@ impl World {
     }
 }
 
+/// Waits until a requestor knows what can be rented.
+async fn hears_of_an_offer(requestor: &Daemon) {
+    let (status, scan) =
+        requestor.post("/market-api/v1/scan", serde_json::json!({ "type": "offer" })).await;
+    assert_eq!(status, 201, "{scan}");
+    let events = format!("/market-api/v1/scan/{}/events?timeout=5", scan.as_str().unwrap());
+    eventually("an offer is heard of", async || {
+        requestor.get(&events).await.1.as_array().is_some_and(|offers| !offers.is_empty())
+    })
+    .await;
+}
+
 fn wish() -> Wish {
     Wish { mem_gib: 0.25, storage_gib: 0.5, ..Wish::image(IMAGE) }
 }
 
+/// All offers that there are are known already.
 fn brief(wish: Wish) -> Wish {
-    Wish { patience: Duration::from_secs(20), ..wish }
+    Wish { patience: Duration::from_secs(3), ..wish }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +168,7 @@ async fn a_provider_is_gone() {
     let provider = rental.provider().unwrap().to_string();
     world.provider.kill();
     // Its offer is still known, but it does not answer.
-    let another = Wish { patience: Duration::from_secs(40), ..wish() };
+    let another = Wish { patience: Duration::from_secs(30), ..wish() };
     let (ended, refused) = tokio::join!(batch.wait(), world.client.rent(another, None));
     let error = ended.unwrap_err().to_string();
     assert!(

@@ -193,27 +193,18 @@ async fn silence_costs_next_to_nothing() {
     let [one, two, _three] = [a, b, c].map(|node| Payload::plug(node, id));
     let (mut active, mut owners, mut strangers) =
         (Meter::default(), Meter::default(), Meter::default());
-    let mut attempt = 0;
-    let tail = loop {
-        attempt += 1;
-        converse(&one, &two).await;
-        active.restart(a, b);
-        owners.restart(&world.owner, c);
-        let start = Instant::now();
-        while start.elapsed() < TAIL {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            active.read(a, b);
-            owners.read(&world.owner, c);
-            strangers.read(b, c);
-        }
-        let tail = active.rate(start.elapsed());
-        // On a busy machine an answer may come so late that it is asked for, and a lane is made anew
-        // at an age that may fall into this time.
-        if tail <= 1000.0 {
-            break tail;
-        }
-        assert!(attempt < 4, "{tail} bit/s after the last packet");
-    };
+    converse(&one, &two).await;
+    active.restart(a, b);
+    owners.restart(&world.owner, c);
+    let start = Instant::now();
+    while start.elapsed() < TAIL {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        active.read(a, b);
+        owners.read(&world.owner, c);
+        strangers.read(b, c);
+    }
+    let tail = active.rate(start.elapsed());
+    assert!(tail <= 1000.0, "{tail} bit/s after the last packet");
     let time = Duration::from_secs(if figures::wanted() { 180 } else { 8 });
     active.restart(a, b);
     let start = Instant::now();
@@ -314,10 +305,13 @@ async fn multicast(listeners: usize) -> String {
     let member = roster.members_of(world.others[1].id()).next().unwrap().id;
     world.owner.networks().edit_member(id, member, gone).await.unwrap();
     assert!(world.owner.networks().settled(id, PATIENCE).await.unwrap());
-    let was = others[0].heard();
-    sender.send(GROUP).await;
-    eventually("the others hear it", async || others[1].heard() > 0).await;
-    assert_eq!(others[0].heard(), was);
+    let was = [0, 1].map(|n| others[n].heard());
+    eventually("the others hear it", async || {
+        sender.send(GROUP).await;
+        others[1].heard() > was[1]
+    })
+    .await;
+    assert_eq!(others[0].heard(), was[0]);
     world.stop().await;
     let mut row = String::new();
     writeln!(

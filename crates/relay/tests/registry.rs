@@ -143,6 +143,6 @@ async fn who_registers_while_it_is_called_is_reached() {
     };
     let (called, b) = tokio::join!(a.open(other.node_id(), "hello"), later);
     assert_eq!(b.node_id(), other.node_id());
-    let error = called.err().expect("it serves nothing");
+    let Err(error) = called else { panic!("it serves nothing") };
     assert!(matches!(error, NetError::Refused { .. }), "{error}");
 }

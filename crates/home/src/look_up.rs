@@ -29,7 +29,7 @@ pub(crate) struct LookUp {
     asked: Vec<SocketAddr>,
     /// When the first relay knew the node.
     found: Option<Instant>,
-    /// A relay forwards to it.
+    /// A relay forwards to it, and it has not left that relay.
     met: bool,
     /// The relays where it says it is.
     homes: Vec<SocketAddr>,
@@ -185,10 +185,15 @@ impl Home {
         if let Some(session) = session {
             self.handle_session(relay, session, node);
         }
+        let homes = answer.as_ref().map_or(&[][..], |answer| &answer.relays);
+        let homes = &homes[..homes.len().min(MAX_RELAYS)];
+        self.sessions.at_home(node, homes);
+        // A relay that has lost sight of a node forwards to where it was for a while.
+        let left = !homes.contains(&relay) && self.sessions.was_at_home(node, relay);
         let Some(asker) = self.look_ups.iter_mut().find(|l| look_up == Some(l.id)) else { return };
         match answer {
             Ok(Answer { addrs, relays, .. }) => {
-                asker.met |= session.is_some();
+                asker.met |= session.is_some() && !left;
                 asker.found.get_or_insert(now);
                 for home in relays.into_iter().take(MAX_RELAYS) {
                     if !asker.homes.contains(&home) {

@@ -108,14 +108,16 @@ async fn a_dead_relay_is_replaced() {
     let used = report.remote.unwrap().port();
     // It goes without a word, as when its machine is cut off.
     let (dead, alive) = if used == 7001 { (one, two) } else { (two, one) };
-    let drop_it = format!("udp dport {used} drop;");
+    let drop_it = format!("meta l4proto {{ tcp, udp }} th dport {used} drop;");
     let rules =
         format!("table ip lab {{ chain in {{ type filter hook input priority 0; {drop_it} }}; }};");
     world.relays.run("nft", [rules]).unwrap();
     let stall = talk.say().await;
     let before = alive.stats().forwarded_packets;
     talk.say().await;
-    assert!(alive.stats().forwarded_packets > before, "after {stall:?}");
+    // A relay counts a packet when it is on its way.
+    let what = format!("the other relay forwards, after {stall:?}");
+    until(&what, || alive.stats().forwarded_packets > before).await;
     drop(dead);
     // The dead one is no longer named: what is left can be used by somebody new.
     until("only one is connected", || {

@@ -3,10 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Subject, Verdict, in_shell};
-use crate::{
-    Named,
-    rig::{Activity, assert_ok},
-};
+use crate::rig::{Activity, assert_ok};
 
 /// How a group is joined, for socat, and how it is sent to.
 const GROUPS: [[&str; 2]; 2] = [
@@ -15,9 +12,6 @@ const GROUPS: [[&str; 2]; 2] = [
 ];
 
 pub(super) async fn joined(subject: &Subject) -> Verdict {
-    if matches!(subject.candidate.runtime, Named::Program(_)) {
-        return Some("its payload does not hear groups yet: a known fault");
-    }
     let (payload, near) = (&subject.payload, &subject.neighbour);
     for group in GROUPS {
         hears(payload, near, group).await;

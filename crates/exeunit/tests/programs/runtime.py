@@ -138,6 +138,8 @@ def open_tap():
     TAP = os.open(os.environ.get("GVPN_TUN", "/dev/net/tun"), os.O_RDWR)
     fcntl.ioctl(TAP, 0x400454CA, struct.pack("16sH22x", b"eth0", 0x0002 | 0x1000))
     ip("link", "set", "lo", "up")
+    # Its one link-local address is the one that it is given: the switch hears no other.
+    ip("link", "set", "eth0", "addrgenmode", "none")
     ip("link", "set", "eth0", "mtu", "1400", "up")
 
 

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Subject, Verdict, in_shell};
-use crate::rig::{Activity, assert_ok};
+use crate::{
+    Named,
+    rig::{Activity, assert_ok},
+};
 
 /// How a group is joined, for socat, and how it is sent to.
 const GROUPS: [[&str; 2]; 2] = [
@@ -12,6 +15,11 @@ const GROUPS: [[&str; 2]; 2] = [
 ];
 
 pub(super) async fn joined(subject: &Subject) -> Verdict {
+    if matches!(subject.candidate.runtime, Named::Program(_)) {
+        return Some(
+            "its one interface is in two networks; a kernel reports a group in one of them",
+        );
+    }
     let (payload, near) = (&subject.payload, &subject.neighbour);
     for group in GROUPS {
         hears(payload, near, group).await;

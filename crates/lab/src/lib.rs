@@ -25,6 +25,7 @@ pub mod figures;
 mod forge;
 pub mod heap;
 mod host;
+pub mod image;
 mod lan;
 mod line;
 mod nat;

@@ -74,16 +74,7 @@ impl Rig {
 
     /// Adds a program of this host to the image with busybox, with its libraries.
     pub fn install(&self, program: &str) {
-        let root = self.busybox_image();
-        let output = Command::new("ldd").arg(program).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
-        assert!(Path::new(program).exists(), "{program} is installed (scripts/setup)");
-        for file in libraries.chain([program]) {
-            let to = root.join(&file[1..]);
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(file, to).unwrap();
-        }
+        gvpn_lab::image::install(&self.busybox_image(), program).unwrap();
     }
 
     pub fn config(&self, image: &Path) -> ExeUnitConfig {

@@ -126,18 +126,7 @@ impl Rig {
 
     /// Adds a program of this host to the payloads' image, with its libraries.
     pub fn install(&self, program: &str) {
-        let root = self.images().join("busybox");
-        let output = Command::new("ldd").arg(program).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
-        assert!(Path::new(program).exists(), "{program} is installed (scripts/setup)");
-        for file in libraries.chain([program]) {
-            let to = root.join(&file[1..]);
-            // A program may be there as one of busybox's.
-            let _ = fs::remove_file(&to);
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(file, to).unwrap();
-        }
+        gvpn_lab::image::install(&self.images().join("busybox"), program).unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use gvpn_path::{carrier_addr, carrier_id};
+use gvpn_path::carrier_id;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -116,21 +116,22 @@ impl Carriers {
 /// The far end of a carrier's queue. The carrier is gone when this is dropped.
 #[derive(Debug)]
 pub struct Carrier {
+    addr: SocketAddr,
     id: u64,
     core: Arc<Core>,
     queue: Arc<Queue>,
 }
 
 impl Carrier {
-    pub(crate) fn open(core: &Arc<Core>, id: u64) -> Self {
+    pub(crate) fn open(core: &Arc<Core>, id: u64, addr: SocketAddr) -> Self {
         let queue = Arc::new(Queue::default());
         core.carriers.queues.write().insert(id, Arc::clone(&queue));
-        Self { id, core: Arc::clone(core), queue }
+        Self { addr, id, core: Arc::clone(core), queue }
     }
 
     /// The address that stands for it.
     pub fn addr(&self) -> SocketAddr {
-        carrier_addr(self.id)
+        self.addr
     }
 
     /// Waits for datagrams to be carried away. What has waited too long is dropped and counted.
@@ -182,6 +183,8 @@ impl std::ops::Drop for Carrier {
 
 #[cfg(test)]
 mod tests {
+    use gvpn_path::carrier_addr;
+
     use super::*;
 
     fn batch(packets: usize, size: usize) -> Carried {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use gvpn_model::{MemberId, NetworkId, NodeId};
-use gvpn_path::{Hop, carrier_id};
+use gvpn_path::{Hop, carrier_addr, carrier_id, socket_addr};
 use gvpn_session::{HEADER_LEN, OVERHEAD, write_header};
 use gvpn_switch::Table;
 use parking_lot::Mutex;
@@ -217,9 +217,15 @@ impl DataPlane {
 
     /// Opens a carrier: a way for datagrams that is not a UDP socket.
     pub fn open_carrier(&self) -> Carrier {
-        let core = &self.shared.core;
         // The number cannot be guessed, so that nobody can name another's carrier as an address.
-        Carrier::open(core, rand::random())
+        let id = rand::random();
+        Carrier::open(&self.shared.core, id, carrier_addr(id))
+    }
+
+    /// Opens a carrier that stands for a UDP socket of its holder's, which was opened to reach one peer.
+    pub fn open_socket(&self) -> Carrier {
+        let id = rand::random();
+        Carrier::open(&self.shared.core, id, socket_addr(id))
     }
 
     /// Seals a control message on the peer lane and sends it on one hop.

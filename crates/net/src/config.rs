@@ -1,6 +1,6 @@
 //! What a node needs to be on Golem Net.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use gvpn_identity::Identity;
 
@@ -28,6 +28,9 @@ pub struct NetConfig {
     pub advertise: Option<Vec<SocketAddr>>,
     /// Whoever calls and has not proven who it is is sent at most this many times what it sent.
     pub amplification: usize,
+    /// How long after ports of a symmetric NAT were guessed in vain they are guessed again; doubles with
+    /// each time.
+    pub guess_again: Duration,
     /// Whether to ask the router for a port that leads here (PCP, NAT-PMP, UPnP).
     pub port_mapping: bool,
     /// Data-plane threads; 0 takes as many as there are cores, at most 4.
@@ -50,6 +53,7 @@ impl NetConfig {
             proxy: None,
             advertise: None,
             amplification: AMPLIFICATION,
+            guess_again: gvpn_path::Timing::default().guess_again,
             port_mapping: false,
             workers: 0,
             aes: gvpn_session::has_aes_instructions(),

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use gvpn_identity::tls;
 use gvpn_model::{NetworkId, NodeId};
+use gvpn_path::Nature;
 use gvpn_session::Suite;
 use parking_lot::Mutex;
 use quinn::VarInt;
@@ -17,10 +18,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     NetError, Stream, StreamWriter,
-    control::{self, Control},
+    control::{self, Control, KNOWS},
     flight,
     link::Link,
-    messages,
+    messages::{self, Last},
     negotiation::{Action, Negotiation},
     path::PeerPath,
     peer::Peer,
@@ -74,6 +75,10 @@ pub(crate) enum Command {
     Forget(NetworkId),
     /// Tell the peer where this node can be reached.
     Punch(Vec<SocketAddr>),
+    /// Tell the peer what this node's NAT does.
+    Nature(Nature),
+    /// Tell the peer that this node is ready to guess ports.
+    Guess,
 }
 
 impl Conn {
@@ -317,6 +322,8 @@ struct ControlTask {
     messages: mpsc::Receiver<Result<Control, NetError>>,
     negotiation: Negotiation,
     suite: Suite,
+    /// The peer knows of guessing ports.
+    guesses: bool,
 }
 
 impl ControlTask {
@@ -327,11 +334,14 @@ impl ControlTask {
         stream: Stream,
     ) -> Result<Self, NetError> {
         let (mut stream, reader) = stream.split();
-        messages::send(&mut stream, &Control::Hello { aes: shared.aes }).await?;
+        let (aes, knows) = (shared.aes, Last(KNOWS));
+        messages::send(&mut stream, &Control::Hello { aes, knows }).await?;
         let mut messages = messages::inbox(reader);
-        let suite = match messages.recv().await {
-            Some(Ok(Control::Hello { aes })) if aes && shared.aes => Suite::Aes256Gcm,
-            Some(Ok(Control::Hello { .. })) => Suite::ChaCha20Poly1305,
+        let (suite, knows) = match messages.recv().await {
+            Some(Ok(Control::Hello { aes, knows })) => match aes && shared.aes {
+                true => (Suite::Aes256Gcm, knows),
+                false => (Suite::ChaCha20Poly1305, knows),
+            },
             Some(Ok(_)) => {
                 let reason = "the first message is not a greeting";
                 return Err(stream::bad_message(conn.node, &reason));
@@ -340,7 +350,8 @@ impl ControlTask {
             None => return Err(conn.error("the connection ended")),
         };
         let negotiation = Negotiation::default();
-        Ok(Self { shared, peer, conn, stream, messages, negotiation, suite })
+        let guesses = knows.0 & KNOWS != 0;
+        Ok(Self { shared, peer, conn, stream, messages, negotiation, suite, guesses })
     }
 
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> Result<(), NetError> {
@@ -349,6 +360,9 @@ impl ControlTask {
         }
         let addrs = self.shared.addrs();
         messages::send(&mut self.stream, &Control::Punch { addrs }).await?;
+        let nature = self.shared.nature();
+        self.peer.path.tell(|agent, _| agent.set_nature(nature));
+        self.tell(Control::Nature { number: nature.number() }).await?;
         loop {
             tokio::select! {
                 message = self.messages.recv() => match message {
@@ -361,9 +375,21 @@ impl ControlTask {
                     Some(Command::Punch(addrs)) => {
                         messages::send(&mut self.stream, &Control::Punch { addrs }).await?;
                     }
+                    Some(Command::Nature(nature)) => {
+                        self.tell(Control::Nature { number: nature.number() }).await?;
+                    }
+                    Some(Command::Guess) => self.tell(Control::Guess).await?,
                     None => return Ok(()),
                 },
             }
+        }
+    }
+
+    /// Tells what is said only to who knows of guessing ports.
+    async fn tell(&mut self, message: Control) -> Result<(), NetError> {
+        match self.guesses {
+            true => messages::send(&mut self.stream, &message).await,
+            false => Ok(()),
         }
     }
 
@@ -374,9 +400,21 @@ impl ControlTask {
     }
 
     async fn handle(&mut self, message: Control) -> Result<(), NetError> {
-        if let Control::Punch { addrs } = &message {
-            self.peer.punch(addrs);
-            return Ok(());
+        let path = &self.peer.path;
+        match &message {
+            Control::Punch { addrs } => {
+                self.peer.punch(addrs);
+                return Ok(());
+            }
+            Control::Nature { number } => {
+                path.tell(|agent, _| agent.set_peer_nature(Nature::of_number(*number)));
+                return Ok(());
+            }
+            Control::Guess => {
+                path.tell(|agent, now| agent.handle_guess_proposed(now));
+                return Ok(());
+            }
+            _ => {}
         }
         let (shared, node) = (&self.shared, self.conn.node);
         let allowed = |network| shared.allowed(network, node);

@@ -6,8 +6,13 @@ use std::net::SocketAddr;
 use gvpn_model::NetworkId;
 use serde::{Deserialize, Serialize};
 
+use crate::messages::Last;
+
 /// The service name of the control stream.
 pub(crate) const SERVICE: &str = "gvpn.control";
+
+/// This node understands [`Control::Nature`] and [`Control::Guess`].
+pub(crate) const KNOWS: u8 = 1;
 
 /// A message on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +21,8 @@ pub(crate) enum Control {
     Hello {
         /// Whether this node's CPU has AES instructions.
         aes: bool,
+        /// What else it understands; see [`KNOWS`]. Older nodes do not say.
+        knows: Last<u8>,
     },
     /// I have a place for a lane of this network (or the peer lane): seal for this index.
     Lane {
@@ -39,4 +46,11 @@ pub(crate) enum Control {
         /// The addresses.
         addrs: Vec<SocketAddr>,
     },
+    /// What my NAT does, by the number of a [`Nature`](gvpn_path::Nature). Only to who knows it.
+    Nature {
+        /// The number.
+        number: u8,
+    },
+    /// I am ready to guess ports. Only to who knows it.
+    Guess,
 }

@@ -12,8 +12,8 @@ use gvpn_model::{NetworkId, NodeId};
 use tokio::sync::mpsc;
 
 use crate::{
-    NetError, awake::Awake, connection::Command, path::PathEvent, peer::Peer, relays::Relays,
-    shared::Shared,
+    NetError, awake::Awake, connection::Command, guess, path::PathEvent, peer::Peer,
+    relays::Relays, shared::Shared,
 };
 
 /// How long a connection may take to show that it lives before a new one is made.
@@ -72,6 +72,12 @@ pub(crate) async fn run_paths(shared: Arc<Shared>, mut events: mpsc::UnboundedRe
                 }
             }
             PathEvent::Observed { by, addr } => shared.observed(by, addr),
+            PathEvent::Guess(path) => {
+                let peer = shared.peer(path.node());
+                shared.spawn(guess::prepare(Arc::clone(&shared), peer));
+            }
+            PathEvent::ProposeGuess(path) => guess::propose(&shared.peer(path.node())),
+            PathEvent::OpenSockets { path, to, count } => guess::open(&shared, &path, to, count),
         }
     }
 }
@@ -98,6 +104,7 @@ pub(crate) async fn run_sweeps(shared: Arc<Shared>) {
         for peer in peers.iter().filter(|p| !shared.lanes.has_peer_lane(p.node)) {
             peer.path.tell(|agent, _| agent.session_down());
         }
+        peers.iter().for_each(|peer| peer.path.sweep());
     }
 }
 

@@ -102,6 +102,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if let Some(found) = find_out(&shared).await {
             tracing::debug!(?found, "filtering");
             shared.addresses.filters(found);
+            shared.tell_nature();
             waits = &[];
         }
     }

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod filtering;
 mod flight;
+mod guess;
 mod interfaces;
 mod lanes;
 mod link;

@@ -598,7 +598,8 @@ mod tests {
         let peer = |i: u32| {
             let node = format!("0x{i:040x}").parse::<NodeId>().unwrap();
             let (plane, events) = (plane.clone(), events.clone());
-            let path = PeerPath::new(node, plane, events, links.ways(), 1);
+            let path =
+                PeerPath::new(node, plane, events, links.ways(), (gvpn_path::Timing::default(), 1));
             let hop = Hop::Direct(SocketAddr::new(i.to_be_bytes().into(), 7));
             path.tell(|agent, now| agent.add_candidate(now, hop, gvpn_path::Source::Told));
             let link = links.call(&path);

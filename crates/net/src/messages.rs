@@ -1,6 +1,6 @@
 //! Messages of the net's own protocols: frames of postcard.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
 use crate::{NetError, StreamReader, StreamWriter, stream::bad_message};
@@ -9,6 +9,17 @@ use crate::{NetError, StreamReader, StreamWriter, stream::bad_message};
 const MAX_BYTES: usize = 64 << 10;
 /// How many messages may wait to be handled.
 const BACKLOG: usize = 32;
+
+/// The last field of a message that older nodes do not send, and do not read: what is not there is the
+/// default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Last<T>(pub T);
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Last<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(T::deserialize(deserializer).unwrap_or_default()))
+    }
+}
 
 /// Sends a message.
 ///
@@ -57,7 +68,7 @@ mod tests {
     use super::*;
     use crate::{
         NodeRecord, SignedRecord,
-        control::Control,
+        control::{self, Control},
         relay_protocol::{ToClient, ToRelay},
     };
 
@@ -79,7 +90,12 @@ mod tests {
         let record = Some(record.clone());
         let to_client = [
             ToClient::Registered { observed: Some("192.0.2.1:7".parse().unwrap()) },
-            ToClient::Found { request: 7, record: record.clone(), session: Some(9) },
+            ToClient::Found {
+                request: 7,
+                record: record.clone(),
+                session: Some(9),
+                seen: Last(Some("192.0.2.1:7".parse().unwrap())),
+            },
             ToClient::Session { session: 9, peer: node, record },
             ToClient::Refused { reason: "no".into() },
         ];
@@ -88,7 +104,7 @@ mod tests {
             ToRelay::Resume { sessions: vec![(1, node), (2, node)] },
         ];
         let control = [
-            Control::Hello { aes: true },
+            Control::Hello { aes: true, knows: Last(control::KNOWS) },
             Control::Lane { network: None, index: 7 },
             Control::Punch { addrs: vec!["[2001:db8::1]:7".parse().unwrap()] },
         ];
@@ -96,6 +112,22 @@ mod tests {
         let rest = to_relay.iter().map(postcard::to_stdvec);
         let control = control.iter().map(postcard::to_stdvec);
         to_client.chain(rest).chain(control).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_last_field_may_be_missing_and_need_not_be_read() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        enum Older {
+            Hello { aes: bool },
+        }
+        let newer = Control::Hello { aes: true, knows: Last(control::KNOWS) };
+        let bytes = postcard::to_stdvec(&newer).unwrap();
+        assert_eq!(postcard::from_bytes::<Control>(&bytes).unwrap(), newer);
+        let older = Older::Hello { aes: true };
+        assert_eq!(postcard::from_bytes::<Older>(&bytes).unwrap(), older);
+        let bytes = postcard::to_stdvec(&older).unwrap();
+        let read = postcard::from_bytes::<Control>(&bytes).unwrap();
+        assert_eq!(read, Control::Hello { aes: true, knows: Last(0) });
     }
 
     proptest! {

@@ -81,7 +81,10 @@ impl Negotiation {
                 }
                 _ => vec![],
             },
-            Control::Hello { .. } | Control::Punch { .. } => vec![],
+            Control::Hello { .. }
+            | Control::Punch { .. }
+            | Control::Nature { .. }
+            | Control::Guess => vec![],
         }
     }
 

@@ -7,7 +7,10 @@ use gvpn_identity::tls::TransportKey;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Source;
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -98,6 +101,9 @@ impl Net {
             dialer: dialer.transpose().map_err(start_error)?,
             aes: config.aes,
             path_events,
+            guessing: Arc::new(Semaphore::new(1)),
+            guess_again: config.guess_again,
+            told_nature: Mutex::default(),
             ended: CancellationToken::new(),
             peers: Mutex::default(),
             services: Mutex::default(),

@@ -12,11 +12,11 @@ use std::{
 
 use gvpn_dataplane::{DataPlane, Hop, Route};
 use gvpn_model::NodeId;
-use gvpn_path::{Agent, Event, Report, Timing};
-use parking_lot::Mutex;
+use gvpn_path::{Agent, Event, Report, Timing, is_socket};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::ways::Ways;
+use crate::{guess::Held, ways::Ways};
 
 /// What a path tells the rest of the net.
 #[derive(Debug)]
@@ -30,6 +30,19 @@ pub(crate) enum PathEvent {
         /// Where it sees this node.
         addr: SocketAddr,
     },
+    /// The ports of the peer's NAT, or this node's, might be guessed.
+    Guess(Arc<PeerPath>),
+    /// The peer is to be told that this node is ready for that.
+    ProposeGuess(Arc<PeerPath>),
+    /// Sockets are to be opened that reach the peer.
+    OpenSockets {
+        /// Whose.
+        path: Arc<PeerPath>,
+        /// Where it is.
+        to: SocketAddr,
+        /// How many.
+        count: usize,
+    },
 }
 
 /// The path to one peer: its agent, and what carries out what the agent says.
@@ -39,6 +52,8 @@ pub(crate) struct PeerPath {
     ways: Arc<Ways>,
     /// The agent's hops, as they stand in `ways`. Locked after the agent.
     hops: Mutex<Vec<Hop>>,
+    /// Locked after the agent.
+    held: Mutex<Held>,
     wake: Notify,
     plane: DataPlane,
     events: mpsc::UnboundedSender<PathEvent>,
@@ -53,12 +68,12 @@ impl PeerPath {
         plane: DataPlane,
         events: mpsc::UnboundedSender<PathEvent>,
         ways: Arc<Ways>,
-        seed: u64,
+        (timing, seed): (Timing, u64),
     ) -> Arc<Self> {
-        let agent = Mutex::new(Agent::new(Timing::default(), seed));
+        let (agent, held) = (Mutex::new(Agent::new(timing, seed)), Mutex::default());
         let route = watch::Sender::new(None);
         let (wake, silent, hops) = (Notify::new(), AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { node, agent, ways, hops, wake, plane, events, route, silent })
+        Arc::new(Self { node, agent, ways, hops, held, wake, plane, events, route, silent })
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -82,6 +97,7 @@ impl PeerPath {
         let result = what(&mut agent, now);
         self.flush(&mut agent);
         self.index(&agent);
+        self.settle(&agent);
         let after = agent.poll_timeout(now);
         drop(agent);
         let sooner = match (before, after) {
@@ -93,6 +109,23 @@ impl PeerPath {
             self.wake.notify_one();
         }
         result
+    }
+
+    /// What is held for guessing ports.
+    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock()
+    }
+
+    /// Where datagrams for the peer go that are sent to an address.
+    pub(crate) fn remote(&self, addr: SocketAddr) -> SocketAddr {
+        if is_socket(addr) { self.held().peer_at(addr).unwrap_or(addr) } else { addr }
+    }
+
+    /// Forgets sockets of the peer's that NATs have forgotten.
+    pub(crate) fn sweep(self: &Arc<Self>) {
+        if !self.held().is_empty() {
+            self.tell(Agent::sweep);
+        }
     }
 
     /// Asks the agent something.
@@ -153,6 +186,12 @@ impl PeerPath {
                 }
                 Event::Distress => self.emit(PathEvent::Distress(Arc::clone(self))),
                 Event::Observed { by, addr } => self.emit(PathEvent::Observed { by, addr }),
+                Event::Guess => self.emit(PathEvent::Guess(Arc::clone(self))),
+                Event::ProposeGuess => self.emit(PathEvent::ProposeGuess(Arc::clone(self))),
+                Event::OpenSockets { to, count } => {
+                    let path = Arc::clone(self);
+                    self.emit(PathEvent::OpenSockets { path, to, count });
+                }
             }
         }
     }
@@ -164,6 +203,16 @@ impl PeerPath {
             let now: Vec<Hop> = agent.hops().collect();
             self.ways.change(self.node, &hops, &now);
             *hops = now;
+        }
+    }
+
+    /// Closes sockets that are not in use.
+    fn settle(&self, agent: &Agent) {
+        if !agent.is_guessing() {
+            let mut held = self.held.lock();
+            if !held.is_empty() {
+                held.settle(|hop| agent.hops().any(|other| other == hop));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use gvpn_model::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::SignedRecord;
-pub use crate::messages::{inbox, send};
+pub use crate::messages::{Last, inbox, send};
 
 /// The service that a relay serves.
 pub const SERVICE: &str = "gvpn.relay";
@@ -60,6 +60,8 @@ pub enum ToClient {
         record: Option<SignedRecord>,
         /// A forwarding session with it, if wanted and possible.
         session: Option<u32>,
+        /// Where the relay sees the node, if the client has a session with it. Older relays do not say.
+        seen: Last<Option<SocketAddr>>,
     },
     /// A peer was given a session with this client.
     Session {

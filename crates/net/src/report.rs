@@ -143,19 +143,24 @@ pub(crate) async fn ping(
     Ok(PathReport {
         node: peer.node,
         kind: kind(&report),
-        remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
+        remote: report.active.map(|hop| remote(shared, peer, &hop)),
         rtt,
         mtu: report.mtu,
         loss: loss(&conn.quic.stats()),
         nat: shared.addresses.nat(),
-        ways: report.hops.iter().map(way).collect(),
+        ways: report.hops.iter().map(|hop| way(peer, hop)).collect(),
         reason: reason(shared, &report),
     })
 }
 
-fn way(hop: &gvpn_path::HopReport) -> Way {
+/// The address that is reached by a hop.
+fn remote(shared: &Shared, peer: &Peer, hop: &Hop) -> SocketAddr {
+    peer.path.remote(shared.relays.owner(hop.wire_addr()))
+}
+
+fn way(peer: &Peer, hop: &gvpn_path::HopReport) -> Way {
     let kind = if hop.hop.is_relayed() { PathKind::Relay } else { PathKind::Direct };
-    Way { remote: hop.hop.wire_addr(), kind, rtt: hop.rtt, lost: hop.losses }
+    Way { remote: peer.path.remote(hop.hop.wire_addr()), kind, rtt: hop.rtt, lost: hop.losses }
 }
 
 fn loss(stats: &quinn::ConnectionStats) -> f64 {
@@ -192,7 +197,7 @@ pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
             node: peer.node,
             connected: conn.is_some(),
             kind: kind(&report),
-            remote: report.active.map(|hop| shared.relays.owner(hop.wire_addr())),
+            remote: report.active.map(|hop| remote(shared, peer, &hop)),
             rtt: report.rtt.or(quic.as_ref().map(|q| q.path.rtt)),
             mtu: report.mtu,
             loss: quic.as_ref().map_or(0.0, loss),

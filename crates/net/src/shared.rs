@@ -10,9 +10,9 @@ use std::{
 use gvpn_dataplane::{DataPlane, Hop};
 use gvpn_identity::{Identity, tls};
 use gvpn_model::{NetworkId, NodeId};
-use gvpn_path::carrier_id;
+use gvpn_path::{Nature, Timing, carrier_id};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     addresses::Addresses,
     connection::{Command, Conn},
     endpoint::Quic,
+    guess,
     lanes::Lanes,
     link::{Link, Links},
     mapping::PortMapping,
@@ -46,6 +47,12 @@ pub(crate) struct Shared {
     /// Whether this CPU has AES instructions.
     pub(crate) aes: bool,
     pub(crate) path_events: mpsc::UnboundedSender<PathEvent>,
+    /// Held by who guesses ports: one peer's at a time.
+    pub(crate) guessing: Arc<Semaphore>,
+    /// How long after they were guessed in vain ports are guessed again.
+    pub(crate) guess_again: Duration,
+    /// What the NAT did when peers were last told.
+    pub(crate) told_nature: Mutex<Nature>,
     pub(crate) ended: CancellationToken,
     pub(crate) peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     pub(crate) services: Mutex<HashMap<&'static str, mpsc::Sender<Incoming>>>,
@@ -72,7 +79,10 @@ impl Shared {
             return Arc::clone(peer);
         }
         let (plane, events) = (self.plane.clone(), self.path_events.clone());
-        let path = PeerPath::new(node, plane, events, self.links.ways(), rand::random());
+        let timing = Timing { guess_again: self.guess_again, ..Timing::default() };
+        let path = PeerPath::new(node, plane, events, self.links.ways(), (timing, rand::random()));
+        let nature = self.nature();
+        path.tell(|agent, _| agent.set_nature(nature));
         self.spawn(Arc::clone(&path).run());
         let peer = Peer::new(node, path);
         peers.insert(node, Arc::clone(&peer));
@@ -134,6 +144,28 @@ impl Shared {
         if self.addresses.observe(by, addr) {
             tracing::debug!(%addr, "observed address");
             self.tell_addrs();
+        }
+        self.tell_nature();
+    }
+
+    /// What this node's NAT does, as far as guessing of ports goes.
+    pub(crate) fn nature(&self) -> Nature {
+        guess::nature(self.addresses.nat(), self.addresses.filtering())
+    }
+
+    /// Tells peers what this node's NAT does, if that is news.
+    pub(crate) fn tell_nature(&self) {
+        let nature = self.nature();
+        if std::mem::replace(&mut *self.told_nature.lock(), nature) == nature {
+            return;
+        }
+        tracing::debug!(?nature, "NAT");
+        let peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
+        for peer in peers {
+            peer.path.tell(|agent, _| agent.set_nature(nature));
+            if let Some(conn) = peer.usable() {
+                conn.command(Command::Nature(nature));
+            }
         }
     }
 

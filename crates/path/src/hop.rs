@@ -7,12 +7,29 @@ use std::{
 
 /// A unique local prefix (RFC 4193) that never leaves the process.
 const CARRIERS: [u8; 8] = [0xfd, b'g', b'o', b'l', b'e', b'm', 0, 1];
+/// The same for carriers that are UDP sockets of their own.
+const SOCKETS: [u8; 8] = [0xfd, b'g', b'o', b'l', b'e', b'm', 0, 2];
 
 /// The address that stands for carrier number `id`: datagrams sent there do not leave by a UDP
 /// socket but by whatever carries them instead.
 pub fn carrier_addr(id: u64) -> SocketAddr {
+    internal(CARRIERS, id)
+}
+
+/// The address that stands for carrier number `id` if that is a UDP socket which was opened to reach one
+/// peer: a direct way, and no worse than another.
+pub fn socket_addr(id: u64) -> SocketAddr {
+    internal(SOCKETS, id)
+}
+
+/// Whether an address stands for a UDP socket that was opened to reach one peer.
+pub fn is_socket(addr: SocketAddr) -> bool {
+    matches!(addr.ip(), IpAddr::V6(ip) if ip.octets().starts_with(&SOCKETS))
+}
+
+fn internal(prefix: [u8; 8], id: u64) -> SocketAddr {
     let mut octets = [0; 16];
-    octets[..8].copy_from_slice(&CARRIERS);
+    octets[..8].copy_from_slice(&prefix);
     octets[8..].copy_from_slice(&id.to_be_bytes());
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)), 1)
 }
@@ -21,7 +38,7 @@ pub fn carrier_addr(id: u64) -> SocketAddr {
 pub fn carrier_id(addr: SocketAddr) -> Option<u64> {
     let IpAddr::V6(ip) = addr.ip() else { return None };
     let octets = ip.octets();
-    let id = octets.strip_prefix(&CARRIERS)?;
+    let id = octets.strip_prefix(&CARRIERS).or_else(|| octets.strip_prefix(&SOCKETS))?;
     id.try_into().ok().map(u64::from_be_bytes)
 }
 
@@ -69,6 +86,7 @@ impl Hop {
     /// How desirable this kind of hop is.
     pub fn tier(&self) -> Tier {
         match self {
+            Self::Direct(addr) if is_socket(*addr) => Tier::Direct,
             _ if carrier_id(self.wire_addr()).is_some() => Tier::Stream,
             Self::Direct(_) => Tier::Direct,
             Self::Relay { .. } => Tier::Relay,
@@ -101,6 +119,11 @@ mod tests {
             assert_eq!(carrier_id(carrier), Some(id));
             assert_eq!(Hop::Direct(carrier).tier(), Tier::Stream);
             assert_eq!(Hop::Relay { relay: carrier, session: 1 }.tier(), Tier::Stream);
+        }
+        for id in [0, 7, u64::MAX] {
+            let socket = socket_addr(id);
+            assert!(is_socket(socket) && !is_socket(carrier_addr(id)));
+            assert_eq!((carrier_id(socket), Hop::Direct(socket).tier()), (Some(id), Tier::Direct));
         }
         for addr in ["127.0.0.1:1", "[::1]:1", "[fd67:6f6c:656d::1]:1"] {
             let addr = addr.parse().unwrap();

@@ -12,14 +12,16 @@ mod agent;
 mod candidate;
 mod hop;
 mod mtu;
+mod nature;
 mod probe;
 mod report;
 mod timing;
 
 pub use agent::{Agent, Event, Transmit};
 pub use candidate::Source;
-pub use hop::{Hop, Tier, carrier_addr, carrier_id};
+pub use hop::{Hop, Tier, carrier_addr, carrier_id, is_socket, socket_addr};
 pub use mtu::{MIN_MTU, QUIC_MTU};
+pub use nature::Nature;
 pub use probe::{MIN_PROBE, Message, TYPE_PROBE, TYPE_REPLY};
 pub use report::{HopReport, Report};
 pub use timing::Timing;

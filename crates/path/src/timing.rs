@@ -29,6 +29,12 @@ pub struct Timing {
     pub confirm_mtu: Duration,
     /// How often a larger path MTU is tried after the search has ended.
     pub raise_mtu: Duration,
+    /// Ports are guessed once payload has flown through a relay for so long.
+    pub guess_after: Duration,
+    /// How long after ports were guessed in vain they are guessed again; doubles with each time.
+    pub guess_again: Duration,
+    /// The longest that this becomes.
+    pub guess_longest: Duration,
 }
 
 impl Default for Timing {
@@ -46,6 +52,9 @@ impl Default for Timing {
             despair: Duration::from_secs(2),
             confirm_mtu: Duration::from_secs(5),
             raise_mtu: Duration::from_secs(600),
+            guess_after: Duration::from_secs(2),
+            guess_again: Duration::from_secs(60),
+            guess_longest: Duration::from_secs(900),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_path::{Agent, Hop, MAX_HOPS, Message, Source, Timing};
+use gvpn_path::{Agent, Hop, MAX_HOPS, Message, Nature, Source, Timing, socket_addr};
 use proptest::{collection::vec, prelude::*};
 
 /// Something that happens to an agent.
@@ -24,6 +24,11 @@ enum Happening {
     Punch,
     Moved,
     Session(bool),
+    Natures(u8, u8),
+    Proposed,
+    Seen(Option<u8>),
+    Sockets(u8),
+    Sweep,
     Time(u16),
 }
 
@@ -51,6 +56,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Happening::Moved),
         any::<bool>().prop_map(Happening::Session),
         any::<u16>().prop_map(Happening::Time),
+        (0..4u8, 0..4u8).prop_map(|(own, peer)| Happening::Natures(own, peer)),
+        Just(Happening::Proposed),
+        proptest::option::of(any::<u8>()).prop_map(Happening::Seen),
+        any::<u8>().prop_map(Happening::Sockets),
+        Just(Happening::Sweep),
     ]
 }
 
@@ -81,6 +91,17 @@ fn apply(agent: &mut Agent, now: &mut Instant, what: Happening) -> usize {
         Happening::Moved => agent.local_change(*now),
         Happening::Session(true) => agent.session_up(*now),
         Happening::Session(false) => agent.session_down(),
+        Happening::Natures(own, peer) => {
+            agent.set_nature(Nature::of_number(own));
+            agent.set_peer_nature(Nature::of_number(peer));
+        }
+        Happening::Proposed => agent.handle_guess_proposed(*now),
+        Happening::Seen(at) => agent.guess_at(*now, at.map(|at| hop(at).wire_addr())),
+        Happening::Sockets(count) => {
+            let sockets = (0..count).map(|id| Hop::Direct(socket_addr(id.into())));
+            agent.guess_from(sockets.collect());
+        }
+        Happening::Sweep => agent.sweep(*now),
         Happening::Time(ms) => {
             *now += Duration::from_millis(ms.into());
             agent.handle_timeout(*now);

@@ -14,7 +14,7 @@ use gvpn_model::NodeId;
 use gvpn_net::{
     CONTROL_KNOCK, DataPlane, Hop, Incoming, NetError, Stream, StreamWriter, carrier_id,
     control_message,
-    relay_protocol::{self as protocol, ToClient, ToRelay},
+    relay_protocol::{self as protocol, Last, ToClient, ToRelay},
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -223,7 +223,8 @@ impl Client {
                     None => &self.clients.not_found,
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
-                self.send(&ToClient::Found { request, record, session }).await
+                let seen = Last(public(self.clients.sessions.seen(self.node, node)));
+                self.send(&ToClient::Found { request, record, session, seen }).await
             }
             ToRelay::Knock { number, at } => {
                 // Nobody else is to be knocked at.

@@ -97,6 +97,13 @@ impl Sessions {
         }
     }
 
+    /// Where client `b` is, if `a` and `b` have a session.
+    pub(crate) fn seen(&self, a: NodeId, b: NodeId) -> Option<SocketAddr> {
+        let books = self.books.lock();
+        books.by_pair.get(&pair(a, b))?;
+        books.clients.get(&b)?.addr
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.books.lock().by_id.len()

@@ -1,12 +1,12 @@
 //! The conversation with one relay.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use gvpn_dataplane::Hop;
 use gvpn_home::Request;
 use gvpn_model::NodeId;
 use gvpn_path::Source;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Connected, Relays, streamed};
 use crate::{
@@ -22,11 +22,22 @@ const CALL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The bit that tells these requests from those that look for ways to a peer.
+const ASKED: u32 = 1 << 31;
+
 /// What the conversation's task is told to say.
 #[derive(Debug)]
 pub(super) enum Order {
     Request(Request),
-    Knock { number: u32, at: SocketAddr },
+    Knock {
+        number: u32,
+        at: SocketAddr,
+    },
+    /// Where does the relay see a node?
+    Where {
+        node: NodeId,
+        answer: oneshot::Sender<Option<SocketAddr>>,
+    },
 }
 
 /// A conversation that is to be had.
@@ -84,7 +95,7 @@ pub(super) async fn registered(
     }
     Relays::tell(shared, |home, now| home.handle_connected(now, call, rtt));
     Relays::prepare(shared);
-    let client = Client { shared: Arc::clone(shared), addr, writer };
+    let client = Client { shared: Arc::clone(shared), addr, writer, asked: HashMap::new() };
     client.run(reader, inbox, route).await
 }
 
@@ -92,6 +103,8 @@ struct Client {
     shared: Arc<Shared>,
     addr: SocketAddr,
     writer: StreamWriter,
+    /// Who waits to know where the relay sees a node.
+    asked: HashMap<u32, oneshot::Sender<Option<SocketAddr>>>,
 }
 
 impl Client {
@@ -113,6 +126,12 @@ impl Client {
                     Some(Order::Request(request)) => self.request(request).await?,
                     Some(Order::Knock { number, at }) => {
                         self.send(&ToRelay::Knock { number, at }).await?;
+                    }
+                    Some(Order::Where { node, answer }) => {
+                        self.asked.retain(|_, answer| !answer.is_closed());
+                        let request = rand::random::<u32>() | ASKED;
+                        self.asked.insert(request, answer);
+                        self.send(&ToRelay::Find { request, node, session: false }).await?;
                     }
                     None => return Ok(()),
                 },
@@ -150,7 +169,13 @@ impl Client {
                     }
                 }
             }
-            ToClient::Found { request, record, session } => {
+            ToClient::Found { request, seen, .. } if self.asked.contains_key(&request) => {
+                if let Some(answer) = self.asked.remove(&request) {
+                    // Whoever asked may wait no longer.
+                    let _ = answer.send(seen.0);
+                }
+            }
+            ToClient::Found { request, record, session, .. } => {
                 Relays::handle_found(&self.shared, self.addr, request, record, session);
             }
             ToClient::Session { session, peer, record } => {

@@ -1,17 +1,20 @@
 //! Finding a peer through relays.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use gvpn_dataplane::Hop;
 use gvpn_home::Answer;
 use gvpn_model::NodeId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::Relays;
+use super::{Order, Relays};
 use crate::{SignedRecord, peer::Peer, shared::Shared};
 
 /// For at most so many peers a session is asked for when a relay comes.
 const MAX_PREPARED: usize = 64;
+
+/// How long a relay may take to tell where it sees a peer.
+const SEEN: Duration = Duration::from_secs(3);
 
 /// Ways to a peer; or, at the end, why there are none.
 pub(super) type News = Result<Vec<Hop>, String>;
@@ -44,6 +47,24 @@ impl Relays {
             // The sessions are learned in any case.
             drop(Self::look_up(shared, peer.node));
         }
+    }
+
+    /// Where the relay through which a peer is reached sees it. Only relays that this node is told to use
+    /// are believed: others may be the peer's own.
+    pub(crate) async fn seen_at(&self, peer: &Peer) -> Option<SocketAddr> {
+        let hop = peer.path.active().filter(Hop::is_relayed)?;
+        let relay = self.owner(hop.wire_addr());
+        if !self.configured.contains(&relay) {
+            return None;
+        }
+        let (answer, seen) = oneshot::channel();
+        let order = Order::Where { node: peer.node, answer };
+        {
+            let talks = self.talks.lock();
+            let connected = talks.values().filter(|talk| talk.relay == relay);
+            connected.filter_map(|talk| talk.connected.as_ref()).next()?.orders.send(order).ok()?;
+        }
+        tokio::time::timeout(SEEN, seen).await.ok()?.ok()?
     }
 
     pub(super) fn inform(&self, look_up: u32, news: News) {

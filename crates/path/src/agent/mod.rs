@@ -1,15 +1,17 @@
 //! The agent of one peer.
 
 mod choice;
+mod guessing;
 mod timeouts;
 
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use crate::{
-    Hop, MAX_HOPS, MIN_PROBE, Message, QUIC_MTU, Report, Source, Tier, Timing,
+    Hop, MAX_HOPS, MIN_PROBE, Message, QUIC_MTU, Report, Source, Timing,
     candidate::{Candidate, InFlight},
-    report,
+    carrier_id, report,
 };
+use guessing::Guessing;
 
 /// This much sent beside payload within [`Timing::in_use`] makes the peer one in use.
 const BUSY: u32 = 64;
@@ -45,6 +47,19 @@ pub enum Event {
         /// The address that it sees.
         addr: SocketAddr,
     },
+    /// Ports might be guessed: asks where the peer is seen, to be told by [`Agent::guess_at`].
+    Guess,
+    /// The peer is to be told that this node is ready to guess ports.
+    ProposeGuess,
+    /// Sockets are to be opened that reach the peer at this address, and told by [`Agent::guess_from`].
+    /// They are kept as long as [`Agent::is_guessing`], and those that are hops by then as long as
+    /// they are.
+    OpenSockets {
+        /// Where the peer is.
+        to: SocketAddr,
+        /// How many.
+        count: usize,
+    },
 }
 
 /// Finds and keeps the best way to one peer. See the [crate] documentation.
@@ -75,6 +90,9 @@ pub struct Agent {
     /// The last route that was told.
     told: Option<(Hop, u16)>,
     observed: Option<(SocketAddr, SocketAddr)>,
+    guessing: Guessing,
+    /// What ports are chosen by.
+    seed: u64,
 }
 
 impl Agent {
@@ -97,6 +115,8 @@ impl Agent {
             events: VecDeque::new(),
             told: None,
             observed: None,
+            guessing: Guessing::default(),
+            seed,
         }
     }
 
@@ -147,16 +167,19 @@ impl Agent {
     /// The peer lane is gone.
     pub fn session_down(&mut self) {
         self.session = false;
+        self.stop_guessing();
         self.transmits.clear();
     }
 
     /// The peer wishes both ends to look for a better way now.
     pub fn punch(&mut self, now: Instant) {
+        self.guess_sooner();
         self.hurry_all(now);
     }
 
     /// This node's own addresses changed.
     pub fn local_change(&mut self, now: Instant) {
+        self.guess_anew();
         self.moved_until = Some(now + self.timing.in_use);
         for candidate in &mut self.candidates {
             candidate.mtu.restart(&candidate.hop);
@@ -252,7 +275,7 @@ impl Agent {
         match Message::decode(bytes) {
             Some(Message::Probe { token, moved, length }) => {
                 let observed = match hop {
-                    Hop::Direct(addr) if hop.tier() == Tier::Direct => Some(addr),
+                    Hop::Direct(addr) if carrier_id(addr).is_none() => Some(addr),
                     _ => None,
                 };
                 let reply = Message::Reply { token, length, observed };
@@ -336,7 +359,11 @@ impl Agent {
 
     /// How things stand.
     pub fn report(&self, now: Instant) -> Report {
-        report::make(now, self.active, &self.candidates)
+        let mut report = report::make(now, self.active, &self.candidates);
+        if let Some(guessing) = self.guess_report(now).filter(|_| !report.reason.is_empty()) {
+            report.reason = format!("{}; {guessing}", report.reason);
+        }
+        report
     }
 
     fn handle_reply(&mut self, now: Instant, hop: Hop, token: u64) {

@@ -27,7 +27,7 @@ impl Agent {
         });
         let watching = in_use || measuring || (self.awaiting.is_some() && self.engaged(now));
         let look = watching.then(|| self.look.unwrap_or(now));
-        probes.chain(look).min()
+        probes.chain(look).chain(self.guess_timeout()).min()
     }
 
     /// Does what is due.
@@ -46,6 +46,7 @@ impl Agent {
         self.probe_mtu(now);
         self.probe_candidates(now);
         self.choose(now);
+        self.guess(now);
         self.tell_route();
     }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_path::Hop;
+use gvpn_path::{Hop, Nature};
 use nat::{Kind, Nat};
 use node::{Message, Node};
 use random::Random;
@@ -146,7 +146,7 @@ impl Internet {
             nodes: [0, 1].map(|side| {
                 let told = topology.relays.iter().enumerate().filter(|(_, r)| r.configured[side]);
                 let relays: Vec<_> = told.map(|(at, _)| relay_addr(at)).collect();
-                Node::new(now, seed, side, &relays)
+                Node::new(now, seed, side, &relays, nature(&topology.nats[side]))
             }),
             nats,
             random: Random::new(seed),
@@ -206,11 +206,22 @@ impl Internet {
                 for (hop, message, size) in out {
                     self.send(side, hop, message, size);
                 }
+                self.tell_where(side);
             }
             for at in 0..self.relays.len() {
                 self.serve(at);
             }
         }
+    }
+
+    /// A node asks its relay where it sees the other, which takes no time here.
+    fn tell_where(&mut self, side: usize) {
+        let now = self.now;
+        let Some(relay) = self.nodes[side].asks_where.take() else { return };
+        let at = self.relays.iter().position(|r| r.addr == relay);
+        let at = at.filter(|at| !self.relay_cut[*at][side]);
+        let seen = at.and_then(|at| self.relays[at].seen(1 - side));
+        self.nodes[side].agent.guess_at(now, seen);
     }
 
     /// How far to go: a step, or over all steps in which nothing is due.
@@ -235,7 +246,9 @@ impl Internet {
             self.sent += 1;
             self.sent_bytes += u64::from(size);
         }
-        let datagram = Datagram { from: self.nodes[side].addr, to, session, message, size };
+        // Sent by a socket that was closed since: lost.
+        let Some((from, to)) = self.nodes[side].ends(to) else { return };
+        let datagram = Datagram { from, to, session, message, size };
         if size + 28 > self.topology.mtu[side] || self.lose() {
             return;
         }
@@ -298,7 +311,8 @@ impl Internet {
                     None => return,
                 }
             }
-            if let Some(at) = (0..2).find(|i| self.nodes[*i].addr == datagram.to) {
+            let heard = |i: &usize| self.nodes[*i].hears(datagram.from, datagram.to).is_some();
+            if let Some(at) = (0..2).find(heard) {
                 self.deliver(End::Node(at), datagram, delays[at]);
             }
             return;
@@ -353,14 +367,14 @@ impl Internet {
         match at {
             End::Node(side) if self.asleep[side] => {}
             End::Node(side) => {
-                let hop = match datagram.session {
-                    Some(session) => Hop::Relay { relay: datagram.from, session },
-                    None => Hop::Direct(datagram.from),
-                };
                 // What was sent to a former address of the node is lost.
-                if datagram.to == self.nodes[side].addr {
-                    self.nodes[side].receive(self.now, hop, datagram.message);
-                }
+                let heard = self.nodes[side].hears(datagram.from, datagram.to);
+                let hop = match (heard, datagram.session) {
+                    (None, _) => return,
+                    (Some(relay), Some(session)) => Hop::Relay { relay, session },
+                    (Some(from), None) => Hop::Direct(from),
+                };
+                self.nodes[side].receive(self.now, hop, datagram.message);
             }
             End::Relay(at) if self.relays[at].up => self.at_relay(at, datagram),
             End::Relay(_) => {}
@@ -399,6 +413,16 @@ impl Internet {
                 self.public(datagram, None);
             }
         }
+    }
+}
+
+/// What a node finds out about the NATs in front of it.
+fn nature(nats: &[Kind]) -> Nature {
+    match () {
+        () if nats.contains(&Kind::Blocked) => Nature::Other,
+        () if nats.contains(&Kind::Symmetric) => Nature::Random,
+        () if nats.contains(&Kind::PortRestricted) => Nature::Strict,
+        () => Nature::Other,
     }
 }
 

@@ -83,7 +83,12 @@ impl Nat {
             }
             None => {
                 let port = if symmetric {
-                    20_000 + random.below(40_000) as u16
+                    loop {
+                        let port = 20_000 + random.below(40_000) as u16;
+                        if !self.ports.contains_key(&port) {
+                            break port;
+                        }
+                    }
                 } else {
                     self.next_port += 1;
                     self.next_port

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gvpn_path::{Agent, Event, Hop, Source, TYPE_PROBE, TYPE_REPLY, Timing};
+use gvpn_path::{
+    Agent, Event, Hop, Nature, Source, TYPE_PROBE, TYPE_REPLY, Timing, is_socket, socket_addr,
+};
 use gvpn_session::{DataHeader, OVERHEAD};
 
 use super::{
@@ -36,9 +38,11 @@ pub(crate) enum Message {
     Pong,
     /// Such a connection is not known: a stateless reset.
     Reset(u64),
-    /// Addresses, until acknowledged.
-    Punch(u64, Vec<SocketAddr>, u64),
+    /// Addresses and what the NAT does, until acknowledged.
+    Punch(u64, (Vec<SocketAddr>, Nature), u64),
     PunchAck(u64),
+    /// The sender is ready to guess ports.
+    Guess(u64),
     /// A sealed probe, reply or packet.
     Sealed(Vec<u8>),
 }
@@ -98,6 +102,12 @@ pub(crate) struct Node {
     next_look_up: Instant,
     pub(crate) client: Client,
     relays: Vec<SocketAddr>,
+    nature: Nature,
+    /// Sockets for guessing ports: the hop's address, the socket's port, where it leads.
+    pub(crate) sockets: Vec<(SocketAddr, u16, SocketAddr)>,
+    pub(crate) sockets_opened: u64,
+    /// The relay that is asked where it sees the peer.
+    pub(crate) asks_where: Option<SocketAddr>,
     /// Number, when to repeat, when to give up.
     punch: Option<(u64, Instant, Instant)>,
     punches: u64,
@@ -116,14 +126,22 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(now: Instant, seed: u64, side: usize, relays: &[SocketAddr]) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        seed: u64,
+        side: usize,
+        relays: &[SocketAddr],
+        nature: Nature,
+    ) -> Self {
         let mut random = Random::new(seed.wrapping_mul(2).wrapping_add(side as u64));
         let random_seed = random.clone().next();
+        let mut agent = Agent::new(Timing::default(), random.next());
+        agent.set_nature(nature);
         Self {
             side,
             addr: "0.0.0.0:0".parse().unwrap(),
             known: None,
-            agent: Agent::new(Timing::default(), random.next()),
+            agent,
             session: false,
             route: None,
             route_changes: 0,
@@ -146,6 +164,10 @@ impl Node {
             next_look_up: now,
             client: Client::new(now, random_seed, side, relays),
             relays: relays.to_vec(),
+            nature,
+            sockets: Vec::new(),
+            sockets_opened: 0,
+            asks_where: None,
             punch: None,
             punches: 0,
             sent: None,
@@ -162,7 +184,7 @@ impl Node {
 
     /// Starts anew: nothing is known but who the peer is.
     pub(crate) fn restart(&mut self, now: Instant) {
-        let fresh = Self::new(now, self.random.next(), self.side, &self.relays);
+        let fresh = Self::new(now, self.random.next(), self.side, &self.relays, self.nature);
         let old = std::mem::replace(self, fresh);
         self.addr = old.addr;
         self.given = old.given;
@@ -171,6 +193,28 @@ impl Node {
         // What a test counts goes on.
         (self.got_data, self.data, self.data_sent) = (old.got_data, old.data, old.data_sent);
         (self.seen, self.harmed, self.forged) = (old.seen, old.harmed, old.forged);
+    }
+
+    /// Whence and where to a datagram goes that is sent to an address; `None` if that stands for a socket
+    /// which is closed.
+    pub(crate) fn ends(&self, to: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        if !is_socket(to) {
+            return Some((self.addr, to));
+        }
+        let (_, port, to) = self.sockets.iter().find(|(socket, ..)| *socket == to)?;
+        Some((SocketAddr::new(self.addr.ip(), *port), *to))
+    }
+
+    /// Where a datagram to one of this node's sockets comes from, in the node's eyes.
+    pub(crate) fn hears(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if to == self.addr {
+            return Some(from);
+        }
+        let here = to.ip() == self.addr.ip();
+        let socket = |(_, port, peer): &&(SocketAddr, u16, SocketAddr)| {
+            here && *port == to.port() && *peer == from
+        };
+        self.sockets.iter().find(socket).map(|(socket, ..)| *socket)
     }
 
     /// All addresses of this node, as it knows them.
@@ -254,7 +298,7 @@ impl Node {
             && let Some(call) = self.connection()
         {
             self.punch = Some((number, now + REPEAT, end));
-            let message = Message::Punch(call, self.addrs(), number);
+            let message = Message::Punch(call, (self.addrs(), self.nature), number);
             self.agent.handle_control_sent(now);
             self.spread(now, &message, SMALL);
         }
@@ -409,7 +453,13 @@ impl Node {
                 self.doubt = None;
             }
             Message::Reset(call) => self.reset(call),
-            Message::Punch(call, addrs, number) => self.punched(now, hop, call, addrs, number),
+            Message::Punch(call, told, number) => self.punched(now, hop, call, told, number),
+            Message::Guess(call) => {
+                if self.lanes.iter().any(|lane| lane.call == call) {
+                    self.heard_on(now, hop);
+                    self.agent.handle_guess_proposed(now);
+                }
+            }
             Message::PunchAck(number) => {
                 self.heard_on(now, hop);
                 if self.punch.is_some_and(|(n, ..)| n == number) {
@@ -459,7 +509,14 @@ impl Node {
         }
     }
 
-    fn punched(&mut self, now: Instant, hop: Hop, call: u64, addrs: Vec<SocketAddr>, number: u64) {
+    fn punched(
+        &mut self,
+        now: Instant,
+        hop: Hop,
+        call: u64,
+        (addrs, nature): (Vec<SocketAddr>, Nature),
+        number: u64,
+    ) {
         if !self.lanes.iter().any(|lane| lane.call == call) {
             // The handshake's last flight may be on its way; else the peer speaks of a former life.
             if !self.answered.iter().any(|lane| lane.call == call) {
@@ -473,6 +530,7 @@ impl Node {
         for addr in addrs {
             self.agent.add_candidate(now, Hop::Direct(addr), Source::Told);
         }
+        self.agent.set_peer_nature(nature);
         self.agent.punch(now);
     }
 
@@ -570,7 +628,36 @@ impl Node {
                     }
                 }
                 Event::Observed { .. } => {}
+                Event::Guess => self.asks_where = self.relay(),
+                Event::ProposeGuess => {
+                    if let Some(call) = self.connection() {
+                        self.spread(now, &Message::Guess(call), SMALL);
+                    }
+                }
+                Event::OpenSockets { to, count } => self.open_sockets(to, count),
             }
         }
+        if !self.agent.is_guessing() && !self.sockets.is_empty() {
+            let agent = &self.agent;
+            self.sockets.retain(|s| agent.hops().any(|hop| hop == Hop::Direct(s.0)));
+        }
+    }
+
+    /// Books are swept.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.agent.sweep(now);
+        self.flush(now);
+    }
+
+    fn open_sockets(&mut self, to: SocketAddr, count: usize) {
+        let mut hops = Vec::with_capacity(count);
+        for _ in 0..count {
+            self.sockets_opened += 1;
+            let socket = socket_addr(self.sockets_opened);
+            let port = 10_000 + (self.sockets_opened % 50_000) as u16;
+            self.sockets.push((socket, port, to));
+            hops.push(Hop::Direct(socket));
+        }
+        self.agent.guess_from(hops);
     }
 }

@@ -75,6 +75,11 @@ impl Relay {
         self.out = observed.map(|to| (to, Message::Restarted)).collect();
     }
 
+    /// Where it sees a node.
+    pub(crate) fn seen(&self, side: usize) -> Option<SocketAddr> {
+        self.ends[side].filter(|_| self.up)
+    }
+
     /// Whether a node is registered.
     pub(crate) fn has(&self, side: usize) -> bool {
         self.registered[side].is_some()

@@ -28,6 +28,8 @@ pub struct Home {
     renewals: Vec<Renewal>,
     pub(crate) look_ups: Vec<LookUp>,
     pub(crate) finds: BTreeMap<u32, Find>,
+    /// When look-ups ended by which a relay forwards to a node.
+    pub(crate) forwarded: BTreeMap<NodeId, Instant>,
     pub(crate) next_number: u32,
     next_call: u64,
     pub(crate) actions: VecDeque<Action>,
@@ -59,6 +61,7 @@ impl Home {
             renewals: Vec::new(),
             look_ups: Vec::new(),
             finds: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             next_number: 0,
             next_call: 0,
             actions: VecDeque::new(),

@@ -29,7 +29,11 @@ pub(crate) struct LookUp {
     asked: Vec<SocketAddr>,
     /// When the first relay knew the node.
     found: Option<Instant>,
-    /// A relay forwards to it, and it has not left that relay.
+    /// It was looked for just before, and a relay said that it forwards to it: that was of no use.
+    again: bool,
+    /// A relay forwards to it.
+    forwarded: bool,
+    /// One does that is to be believed: the node has not left that relay.
     met: bool,
     /// The relays where it says it is.
     homes: Vec<SocketAddr>,
@@ -70,12 +74,18 @@ impl Home {
     /// be no more.
     pub fn look_up(&mut self, now: Instant, node: NodeId) -> u32 {
         let id = self.number();
+        let Timing { tried, again, .. } = self.timing;
+        self.forwarded.retain(|_, at| now.saturating_duration_since(*at) < again);
+        let of_no_use = |at: &Instant| now.saturating_duration_since(*at) >= tried;
+        let again = self.forwarded.get(&node).is_some_and(of_no_use);
         self.look_ups.push(LookUp {
             id,
             node,
             begun: now,
             asked: Vec::new(),
             found: None,
+            again,
+            forwarded: false,
             met: false,
             homes: Vec::new(),
             visits: None,
@@ -157,6 +167,9 @@ impl Home {
             let open = self.finds.values().any(|find| find.look_up == Some(id));
             if !open && self.is_over(now, &self.look_ups[at]) {
                 let look_up = self.look_ups.remove(at);
+                if look_up.forwarded {
+                    self.forwarded.insert(look_up.node, now);
+                }
                 let failed = self.verdict(&look_up);
                 self.actions.push_back(Action::Done { look_up: id, failed });
             }
@@ -193,7 +206,8 @@ impl Home {
         let Some(asker) = self.look_ups.iter_mut().find(|l| look_up == Some(l.id)) else { return };
         match answer {
             Ok(Answer { addrs, relays, .. }) => {
-                asker.met |= session.is_some() && !left;
+                asker.forwarded |= session.is_some();
+                asker.met |= session.is_some() && !left && !asker.again;
                 asker.found.get_or_insert(now);
                 for home in relays.into_iter().take(MAX_RELAYS) {
                     if !asker.homes.contains(&home) {

@@ -30,6 +30,11 @@ pub struct Timing {
     pub slow_answer: Duration,
     /// How long a look-up waits for a relay to be connected.
     pub connect: Duration,
+    /// For so long what a look-up found is being tried.
+    pub tried: Duration,
+    /// Who looks for a node again this soon has not reached it by what was found: relays that forward
+    /// to it may have lost sight of it, and the others that its record names are visited.
+    pub again: Duration,
     /// When a session that the relay says it does not know is asked for anew.
     pub renew: Duration,
     /// A visit ends when it is of no use for this long.
@@ -56,6 +61,8 @@ impl Default for Timing {
             answer: Duration::from_secs(3),
             slow_answer: Duration::from_secs(1),
             connect: Duration::from_secs(5),
+            tried: Duration::from_millis(500),
+            again: Duration::from_secs(3),
             renew: check + Duration::from_millis(200),
             visit: Duration::from_secs(300),
             revisit: Duration::from_secs(30),

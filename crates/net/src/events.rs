@@ -202,8 +202,10 @@ async fn renew_with(
 
 /// A peer is silent: finds out whether it still knows this node, and calls it anew if not.
 async fn distress(shared: Arc<Shared>, peer: Arc<Peer>) {
-    if let Some(Hop::Relay { relay, .. }) = peer.path.active() {
-        Relays::doubt(&shared, relay);
+    match peer.path.active() {
+        Some(Hop::Relay { relay, .. }) => Relays::doubt(&shared, relay),
+        // It is asked beside whether a relay forwards to it: sessions are learned in any case.
+        _ => drop(Relays::look_up(&shared, peer.node)),
     }
     let alive = match peer.usable() {
         Some(conn) => conn.answers(POKE).await,

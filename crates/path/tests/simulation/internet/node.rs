@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gvpn_home::Home;
 use gvpn_path::{
     Agent, Event, Hop, Nature, Source, TYPE_PROBE, TYPE_REPLY, Timing, is_socket, socket_addr,
 };
@@ -52,7 +53,7 @@ const SMALL: u16 = 100;
 const GIVE_UP: Duration = Duration::from_secs(30);
 const REPEAT: Duration = Duration::from_millis(300);
 /// How long a connection in doubt may keep quiet before another is made.
-const DOUBT: Duration = Duration::from_secs(2);
+const DOUBT: Duration = Duration::from_millis(400);
 /// How long after one look-up there is another while the peer does not answer.
 const LOOK_UP: Duration = Duration::from_secs(1);
 /// Lanes that still open what was sealed before a newer one was made.
@@ -619,9 +620,14 @@ impl Node {
                 }
                 Event::Distress => {
                     self.distress += 1;
-                    if let Some(relay) = self.relay() {
-                        self.client
-                            .look_after(now, Some(relay), |home, now| home.doubt(now, relay));
+                    match self.relay() {
+                        Some(relay) => {
+                            let doubt = |home: &mut Home, now| home.doubt(now, relay);
+                            self.client.look_after(now, Some(relay), doubt);
+                        }
+                        None => {
+                            self.client.look_up(now);
+                        }
                     }
                     if self.session && self.doubt.is_none() && self.calling.is_none() {
                         self.doubt = Some((now, now + DOUBT));

@@ -21,6 +21,8 @@ pub struct Home {
     pub(crate) timing: Timing,
     pub(crate) relays: Vec<Relay>,
     pub(crate) home: Option<SocketAddr>,
+    /// Since when another relay has seemed to be clearly nearer than the home.
+    pub(crate) nearer: Option<Instant>,
     /// When other relays are told of those that came and went.
     pub(crate) publish_at: Option<Instant>,
     pub(crate) sessions: Sessions,
@@ -56,6 +58,7 @@ impl Home {
             timing,
             relays: configured,
             home: None,
+            nearer: None,
             publish_at: None,
             sessions: Sessions::default(),
             renewals: Vec::new(),
@@ -269,8 +272,11 @@ impl Home {
             connection.next_ping = now + timing.keep_alive;
             if connection.question.is_none() {
                 connection.ask(now, timing.keep_alive, &timing);
-                self.actions.push_back(Action::Ping { relay: addr, call });
+                return self.actions.push_back(Action::Ping { relay: addr, call });
             }
+        }
+        if connection.measures(now, &timing) {
+            self.actions.push_back(Action::Ping { relay: addr, call });
         }
     }
 

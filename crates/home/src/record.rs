@@ -42,16 +42,44 @@ impl Home {
                 let gone = now.saturating_duration_since(*lost) >= self.timing.gone;
                 if gone { nearest.1 } else { *addr }
             }
-            Some(home) => match self.rtt(home.addr) {
-                Some(rtt) if nearest.0 < rtt * 3 / 4 && nearest.0 + CLEARLY < rtt => nearest.1,
-                Some(_) => home.addr,
-                None => nearest.1,
+            Some(Relay { addr, .. }) => match (*addr, self.rtt(*addr)) {
+                (addr, Some(rtt)) if !self.is_surely_nearer(now, nearest, (rtt, addr)) => addr,
+                _ => nearest.1,
             },
             None => nearest.1,
         };
         if self.home.replace(home) != Some(home) {
+            self.nearer = None;
             self.publish_by(now + self.timing.settle);
         }
+    }
+
+    /// Whether another relay is clearly nearer than the home: one that has just come, or one that is
+    /// so all the time while the home is measured, for the answers that came late by chance are in its
+    /// average for a while.
+    fn is_surely_nearer(
+        &mut self,
+        now: Instant,
+        (other_rtt, other): (Duration, SocketAddr),
+        (home_rtt, home): (Duration, SocketAddr),
+    ) -> bool {
+        if other_rtt >= home_rtt * 3 / 4 || other_rtt + CLEARLY >= home_rtt {
+            self.nearer = None;
+            return false;
+        }
+        if self.connection(other).is_some_and(|connection| now < connection.measured) {
+            return true;
+        }
+        let since = *self.nearer.get_or_insert(now);
+        let timing = self.timing.clone();
+        let Some(home) = self.connection(home) else { return true };
+        if since < home.measured {
+            return home.measured <= now;
+        }
+        if home.measured + timing.measure_again <= now {
+            home.measure(now, &timing);
+        }
+        false
     }
 
     pub(crate) fn publish_by(&mut self, at: Instant) {

@@ -61,6 +61,9 @@ pub(crate) struct Connection {
     /// When a sign of life is asked for next.
     pub(crate) next_ping: Instant,
     pub(crate) question: Option<Question>,
+    /// Until when the round trip is, or was, measured thoroughly, and when it is asked for next.
+    pub(crate) measured: Instant,
+    measure_next: Option<Instant>,
     doubted: Option<Instant>,
     /// The relays that were named to it.
     pub(crate) told: Vec<SocketAddr>,
@@ -120,7 +123,9 @@ impl Relay {
             State::Connected(connection) => {
                 let question = connection.question.map(|q| q.until.min(q.again));
                 let visit = (!self.configured).then(|| self.used + timing.visit);
-                question.into_iter().chain(visit).chain([connection.next_ping]).min()
+                let measure = connection.measure_next;
+                let asked = question.into_iter().chain(visit).chain(measure);
+                asked.chain([connection.next_ping]).min()
             }
         }
     }
@@ -161,6 +166,8 @@ impl Connection {
             received: 0,
             next_ping: now + timing.keep_alive,
             question: None,
+            measured: now + timing.measure,
+            measure_next: None,
             doubted: None,
             told: Vec::new(),
         }
@@ -172,6 +179,22 @@ impl Connection {
             self.received = activity.received;
             self.question = None;
         }
+    }
+
+    /// The round trip is measured thoroughly.
+    pub(crate) fn measure(&mut self, now: Instant, timing: &Timing) {
+        (self.measured, self.measure_next) = (now + timing.measure, Some(now));
+    }
+
+    /// Whether to ask now for an answer that shows the round trip.
+    pub(crate) fn measures(&mut self, now: Instant, timing: &Timing) -> bool {
+        if self.measure_next.is_none_or(|at| at > now) {
+            return false;
+        }
+        let going_on = now < self.measured;
+        let next = (now + timing.ask_again).min(self.measured);
+        self.measure_next = going_on.then_some(next);
+        going_on
     }
 
     /// There is doubt whether the relay still knows this node; whether it is to be asked.

@@ -20,6 +20,11 @@ pub struct Timing {
     pub check: Duration,
     /// How often it is asked meanwhile.
     pub ask_again: Duration,
+    /// For so long the round trip of a connection that is new, or in doubt, is measured by questions as
+    /// frequent as [`ask_again`](Self::ask_again): an average of few answers may be far off.
+    pub measure: Duration,
+    /// How long it is not measured so again.
+    pub measure_again: Duration,
     /// How long other relays wait to be told of one that has come.
     pub settle: Duration,
     /// How long a relay that is gone is still named.
@@ -56,6 +61,8 @@ impl Default for Timing {
             keep_alive: Duration::from_secs(8),
             check,
             ask_again: Duration::from_millis(250),
+            measure: Duration::from_secs(5),
+            measure_again: Duration::from_secs(30),
             settle: Duration::from_millis(200),
             gone: Duration::from_secs(3),
             answer: Duration::from_secs(3),

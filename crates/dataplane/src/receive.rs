@@ -23,11 +23,15 @@ use crate::{
     port::{Port, Scratch},
     standing::Standing,
     transmit::Context,
-    udp::{MAX_DATAGRAM, Message, RECEIVE_BATCH, UdpSocket},
+    udp::{MAX_DATAGRAM, Message, RECEIVE_BATCH, SLOT, UdpSocket},
 };
 
 /// Below this mean size of a receive several are fetched by one system call.
 const SMALL: usize = 8 * 1024;
+/// How many are fetched by the first system call; by the next ones all that there is room for.
+const FIRST: usize = 16;
+/// Fewer datagrams than this are no burst of which more may be on its way.
+const BURST: usize = 4;
 
 /// A data message, found in a receive.
 #[derive(Debug, Clone, Copy)]
@@ -84,9 +88,9 @@ impl Receive {
     pub(crate) fn of_thread(thread: usize) -> Self {
         Self {
             thread,
-            buffer: vec![0; MAX_DATAGRAM * RECEIVE_BATCH].into_boxed_slice(),
+            buffer: vec![0; SLOT * RECEIVE_BATCH].into_boxed_slice(),
             messages: Vec::with_capacity(RECEIVE_BATCH),
-            batch: RECEIVE_BATCH,
+            batch: FIRST,
             lanes: Vec::new(),
             arrived: Vec::new(),
             opened: Vec::new(),
@@ -98,26 +102,52 @@ impl Receive {
         }
     }
 
-    /// Receives once and handles what came; returns whether there may be more.
+    /// Receives a burst and handles it; returns whether there may be more.
+    ///
+    /// Datagrams that come one by one come faster than they are opened when their sender's kernel has
+    /// cut them from one: those that came meanwhile are fetched until there are none or no room is
+    /// left, so that they are joined again to what they were cut from, and written as that.
     pub(crate) fn run(
         &mut self,
         cx: &Context<'_>,
         socket: &UdpSocket,
         scratch: &mut Scratch,
     ) -> io::Result<bool> {
-        match socket.receive(&mut self.buffer, self.batch, &mut self.messages) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        self.begin();
+        let first = match self.fetch(cx, socket, self.batch) {
+            Ok(0) => return Ok(false),
+            Ok(first) => first,
             // An ICMP error about something sent earlier: reported once, and gone.
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => return Ok(true),
             Err(error) => return Err(error),
+        };
+        let mut more = first == self.batch;
+        if first >= BURST {
+            // An error is met again by the next receive, after what came before it.
+            while let Ok(next) = self.fetch(cx, socket, RECEIVE_BATCH) {
+                more = next > 0;
+                if !more || self.messages.len() == RECEIVE_BATCH {
+                    break;
+                }
+            }
         }
-        let received = self.messages.len();
-        let full = received == self.batch;
         let bytes: usize = self.messages.iter().map(|message| message.len).sum();
-        self.batch = if bytes / received.max(1) < SMALL { RECEIVE_BATCH } else { 1 };
-        self.handle(cx, scratch);
-        Ok(full)
+        self.batch = if bytes / self.messages.len() < SMALL { FIRST } else { 1 };
+        self.deliver_all(cx, scratch);
+        Ok(more)
+    }
+
+    /// Fetches up to so many messages by one system call, as far as there is room, and opens what
+    /// they bring; returns how many there were.
+    fn fetch(&mut self, cx: &Context<'_>, socket: &UdpSocket, most: usize) -> io::Result<usize> {
+        let known = self.messages.len();
+        let room = &mut self.buffer[known * SLOT..];
+        match socket.receive(room, most, &mut self.messages) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            other => other?,
+        };
+        self.take_in(cx, known);
+        Ok(self.messages.len() - known)
     }
 
     /// A socket was read until nothing was left.
@@ -138,8 +168,8 @@ impl Receive {
         scratch: &mut Scratch,
     ) {
         loop {
-            self.messages.clear();
-            for slot in self.buffer.chunks_exact_mut(MAX_DATAGRAM).take(RECEIVE_BATCH) {
+            self.begin();
+            for slot in self.buffer.chunks_exact_mut(SLOT).take(FIRST) {
                 let Some((from, batch)) = arrivals.lock().pop() else { break };
                 let len = batch.contents.len().min(MAX_DATAGRAM);
                 slot[..len].copy_from_slice(&batch.contents[..len]);
@@ -148,22 +178,29 @@ impl Receive {
             if self.messages.is_empty() {
                 return;
             }
-            self.handle(cx, scratch);
+            self.take_in(cx, 0);
+            self.deliver_all(cx, scratch);
         }
     }
 
-    fn handle(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
-        self.sort_out(cx);
-        self.open(cx);
-        self.deliver_all(cx, scratch);
+    /// Forgets what was handed on.
+    fn begin(&mut self) {
+        self.messages.clear();
+        self.lanes.clear();
+        self.opened.clear();
     }
 
-    /// Tells data messages from QUIC.
-    fn sort_out(&mut self, cx: &Context<'_>) {
-        self.lanes.clear();
+    /// Opens what the messages from this one on brought.
+    fn take_in(&mut self, cx: &Context<'_>, from: usize) {
+        self.sort_out(cx, from);
+        self.open(cx);
+    }
+
+    /// Tells data messages from QUIC, in the messages from this one on.
+    fn sort_out(&mut self, cx: &Context<'_>, from: usize) {
         self.arrived.clear();
         let messages = std::mem::take(&mut self.messages);
-        for (message, base) in messages.iter().zip((0..).step_by(MAX_DATAGRAM)) {
+        for (message, base) in messages.iter().zip((0..).step_by(SLOT)).skip(from) {
             let end = base + message.len;
             let mut at = base;
             while at < end {
@@ -194,7 +231,6 @@ impl Receive {
             }
         }
         self.messages = messages;
-        cx.core.forward.flush(cx, &mut self.gather);
     }
 
     /// Where a row of datagrams for the QUIC lane ends.
@@ -261,7 +297,6 @@ impl Receive {
 
     /// Opens all data messages; each lane's receiving side is locked once for a row of them.
     fn open(&mut self, cx: &Context<'_>) {
-        self.opened.clear();
         let arrived = std::mem::take(&mut self.arrived);
         let lanes = std::mem::take(&mut self.lanes);
         for row in arrived.chunk_by(|a, b| a.lane == b.lane && a.hop == b.hop) {
@@ -287,9 +322,6 @@ impl Receive {
         }
         self.arrived = arrived;
         self.lanes = lanes;
-        if !self.opened.is_sorted_by_key(|packet| packet.order) {
-            self.opened.sort_by_key(|packet| packet.order);
-        }
     }
 
     /// Opens one message; whether it is authentic and new.
@@ -339,7 +371,12 @@ impl Receive {
         true
     }
 
+    /// Hands on what was opened, and what a relay gathered.
     fn deliver_all(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
+        cx.core.forward.flush(cx, &mut self.gather);
+        if !self.opened.is_sorted_by_key(|packet| packet.order) {
+            self.opened.sort_by_key(|packet| packet.order);
+        }
         let opened = std::mem::take(&mut self.opened);
         let mut lanes = std::mem::take(&mut self.lanes);
         let mut buffer = std::mem::take(&mut self.buffer);

@@ -36,11 +36,10 @@ const SOCKET_TURN: usize = 2;
 
 const ETHERNET_HEADER: usize = 14;
 
-/// Memory of one thread's buffers.
-const BUDGET: usize = 2 << 20;
+/// Memory of one thread's buffers; of those for receiving, the kernel backs what was ever used.
+const BUDGET: usize = 5 << 20;
 const _: () = assert!(
-    crate::udp::MAX_DATAGRAM * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 6 * MAX_PACKET
-        <= BUDGET
+    crate::udp::SLOT * crate::udp::RECEIVE_BATCH + crate::udp::MAX_SEND + 6 * MAX_PACKET <= BUDGET
 );
 
 /// The queues that have something to send.

@@ -27,17 +27,24 @@ impl Agent {
     /// Looks for a hop if there is none, and for another if the active one does not answer.
     pub(super) fn choose(&mut self, now: Instant) {
         let best = match self.active {
-            Some(active) if self.suspect(now) => {
-                let since = self.awaiting.unwrap_or(now);
-                let alive = |c: &&Candidate| c.answered.is_some_and(|at| at >= since);
-                self.candidates.iter().filter(|c| c.hop != active).filter(alive).min_by_key(rank)
-            }
+            Some(active) if self.suspect(now) => self.other_than(active, now),
             Some(_) => None,
             None => self.candidates.iter().filter(|c| c.heard.is_some()).min_by_key(rank),
         };
         if let Some(hop) = best.map(|c| c.hop) {
             self.switch(now, hop);
         }
+    }
+
+    /// The best of the others that answered since the active hop has owed an answer. If there is none, one
+    /// on which the peer is heard now: where it sends to answers it, though those answers may be lost here.
+    fn other_than(&self, active: Hop, now: Instant) -> Option<&Candidate> {
+        let since = self.awaiting.unwrap_or(now);
+        let answered = |c: &&Candidate| c.answered.is_some_and(|at| at >= since);
+        let heard = |c: &&Candidate| c.heard.is_some_and(|at| at >= since + self.timing.suspect);
+        let others = || self.candidates.iter().filter(|c| c.hop != active);
+        let best = others().filter(answered).min_by_key(rank);
+        best.or_else(|| others().filter(heard).min_by_key(rank))
     }
 
     /// A hop has just answered a probe: looks whether it is better than the active one.
@@ -91,5 +98,34 @@ fn better(c: &Candidate, active: &Candidate) -> bool {
     match (c.rtt, active.rtt) {
         (Some(new), Some(old)) => new < old.mul_f32(CLEARLY_BETTER) && new + CLEARLY < old,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, Timing};
+
+    #[test]
+    fn where_the_peer_is_heard_is_used_when_nothing_answers_and_not_before() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let direct = Hop::Direct("192.0.2.1:1".parse().unwrap());
+        let relay = Hop::Relay { relay: "192.0.2.2:1".parse().unwrap(), session: 1 };
+        let mut agent = Agent::new(Timing::default(), 1);
+        agent.add_candidate(at(0), relay, Source::Relay);
+        agent.handle_heard(at(0), direct);
+        agent.session_up(at(0));
+        agent.handle_sent(at(10));
+        for ms in [500, 800] {
+            agent.handle_heard(at(ms), relay);
+            agent.handle_timeout(at(ms));
+            assert_eq!(agent.active(), Some(direct), "after {ms} ms");
+        }
+        // What was heard before says nothing of now.
+        agent.handle_timeout(at(950));
+        assert_eq!(agent.active(), Some(direct));
+        agent.handle_heard(at(960), relay);
+        assert_eq!(agent.active(), Some(relay));
     }
 }

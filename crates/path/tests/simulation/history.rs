@@ -153,7 +153,7 @@ fn check(net: &Internet, model: &mut Model) -> Result<(), String> {
 }
 
 /// Seeds that once showed a fault.
-const REGRESSIONS: [u64; 5] = [204, 287, 438, 509, 3629];
+const REGRESSIONS: [u64; 6] = [204, 287, 438, 509, 1117, 3629];
 
 #[test]
 fn random_histories_hold_what_the_model_demands() {

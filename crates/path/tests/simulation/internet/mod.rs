@@ -24,6 +24,8 @@ use relay::{Registry, Relay};
 const PORT: u16 = 5000;
 /// How often nodes do what is due.
 const STEP: Duration = Duration::from_millis(4);
+/// What each way takes longer by chance, but less than this.
+const JITTER: Duration = Duration::from_millis(2);
 
 /// How the two nodes are connected to the world.
 #[derive(Debug, Clone)]
@@ -326,7 +328,8 @@ impl Internet {
             return;
         }
         let mut datagram = datagram;
-        let mut delay = delay + Duration::from_micros(self.random.below(2000));
+        let jitter = self.random.below(JITTER.as_micros() as u64);
+        let mut delay = delay + Duration::from_micros(jitter);
         if self.disorderly() {
             delay += Duration::from_millis(self.random.below(40));
         }
@@ -424,6 +427,14 @@ fn nature(nats: &[Kind]) -> Nature {
         () if nats.contains(&Kind::PortRestricted) => Nature::Strict,
         () => Nature::Other,
     }
+}
+
+/// The shortest and the longest round trip to a relay, as a node measures it: whoever gets a datagram does
+/// so at its next step.
+pub(crate) fn round_trips(delay: Duration) -> (Duration, Duration) {
+    let steps = |way: Duration| u32::try_from(way.as_nanos().div_ceil(STEP.as_nanos()));
+    let there_and_back = |way| STEP * 2 * steps(way).unwrap_or(u32::MAX / 2);
+    (there_and_back(delay), there_and_back(delay + JITTER))
 }
 
 /// Where a relay is.

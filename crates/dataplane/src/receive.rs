@@ -80,6 +80,8 @@ pub(crate) struct Receive {
     goals: Vec<Goal>,
     gather: Gather,
     standing: Standing,
+    /// All that comes is marked.
+    flooded: bool,
     thread: usize,
 }
 
@@ -99,6 +101,7 @@ impl Receive {
             goals: Vec::new(),
             gather: Gather::default(),
             standing: Standing::default(),
+            flooded: false,
         }
     }
 
@@ -133,6 +136,7 @@ impl Receive {
         }
         let bytes: usize = self.messages.iter().map(|message| message.len).sum();
         self.batch = if bytes / self.messages.len() < SMALL { FIRST } else { 1 };
+        self.flooded = more && self.standing.stands() && socket.is_flooded();
         self.deliver_all(cx, scratch);
         Ok(more)
     }
@@ -185,6 +189,7 @@ impl Receive {
 
     /// Forgets what was handed on.
     fn begin(&mut self) {
+        self.flooded = false;
         self.messages.clear();
         self.lanes.clear();
         self.opened.clear();
@@ -468,7 +473,7 @@ impl Receive {
         let head = hdr.to_bytes();
         let run = &self.coalescer.runs()[index];
         let inner = &mut buffer[run.at()..run.at() + run.header_len()];
-        if self.standing.is_due(cx.nanos) && mark_congestion(inner) {
+        if (self.flooded || self.standing.is_due(cx.nanos)) && mark_congestion(inner) {
             self.standing.marked(cx.nanos);
             cx.counters.marked.fetch_add(1, Relaxed);
         }

@@ -32,6 +32,11 @@ impl Standing {
         }
     }
 
+    /// Whether it was left with something in it.
+    pub(crate) fn stands(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Whether a packet should be marked now.
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.since.is_some() && now >= self.next

@@ -22,9 +22,14 @@ pub(crate) const RECEIVE_BATCH: usize = 64;
 /// all would compete for a few lines of the processor's caches.
 pub(crate) const SLOT: usize = MAX_DATAGRAM + 1 + 24 * 64;
 
-const SOCKET_BUFFER: usize = 8 << 20;
+/// Memory that a socket may fill with what waits to be received, and as much again with what waits to
+/// be sent, where the system permits.
+const SOCKET_BUFFER: usize = 16 << 20;
+/// A socket in which more memory is filled is flooded: before long, datagrams are lost.
+const FLOODED: u32 = (SOCKET_BUFFER / 2) as u32;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
+const SO_MEMINFO: libc::c_int = 55;
 const CONTROL: usize = 96;
 
 /// One socket of one thread. Every thread has its own on the same address.
@@ -232,6 +237,24 @@ impl UdpSocket {
         Ok(n as usize)
     }
 
+    /// Whether so much waits to be received that its senders must slow down at once.
+    pub(crate) fn is_flooded(&self) -> bool {
+        // The first of the numbers that the kernel fills in: memory of what waits to be received.
+        let mut waiting: u32 = 0;
+        let mut len = size_of::<u32>() as libc::socklen_t;
+        // SAFETY: the pointers describe one live number and its length; the kernel writes no more.
+        let result = unsafe {
+            libc::getsockopt(
+                self.raw(),
+                libc::SOL_SOCKET,
+                SO_MEMINFO,
+                (&raw mut waiting).cast(),
+                &raw mut len,
+            )
+        };
+        result == 0 && waiting > FLOODED
+    }
+
     /// Waits a little until the socket takes more.
     pub(crate) fn wait_writable(&self, milliseconds: i32) {
         let mut poll = libc::pollfd { fd: self.raw(), events: libc::POLLOUT, revents: 0 };
@@ -421,6 +444,33 @@ mod tests {
                 assert_eq!((got.len(), got[0].0), (1, 1000));
             }
         }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_reads_is_flooded() {
+        let (a, b) = pair(true, true);
+        let bytes = vec![0; 60_000];
+        let mut sent = 0;
+        while !b.is_flooded() && sent < 2 * SOCKET_BUFFER {
+            match a.send(b.local_addr(), &bytes, 1000, 0) {
+                Ok(()) => sent += bytes.len(),
+                // The kernel has not yet handed over what went before.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let socket = Socket::from(b.fd.try_clone().unwrap());
+        let room = get(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF).unwrap() as u32;
+        // A buffer takes one message more than it has room for.
+        if room > FLOODED + (1 << 20) {
+            assert!(b.is_flooded(), "room for {room}, {sent} bytes sent");
+        }
+        if room < FLOODED - (1 << 20) {
+            assert!(!b.is_flooded(), "room for {room}, {sent} bytes sent");
+        }
+        let (mut buffer, mut messages) = (vec![0; SLOT * RECEIVE_BATCH], Vec::new());
+        while b.receive(&mut buffer, RECEIVE_BATCH, &mut messages).is_ok() {}
+        assert!(!b.is_flooded());
     }
 
     #[test]

@@ -43,7 +43,7 @@ struct Options {
     #[arg(long)]
     no_offloads: bool,
     /// Packets that the vNIC queues.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 1000)]
     queue: u32,
     /// Queues of the vNIC.
     #[arg(long, default_value_t = gvpn_dataplane::MAX_QUEUES)]

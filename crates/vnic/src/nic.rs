@@ -61,10 +61,10 @@ pub struct TunSpec {
 
 impl TunSpec {
     /// The usual device: super-packets of at most 44 segments and 60,000 bytes, so that one of them,
-    /// sealed, fits one UDP GSO send; one short queue.
+    /// sealed, fits one UDP GSO send; one queue.
     pub fn new(name: impl Into<String>, mtu: u16) -> Self {
         let gso_max_size = (44 * u32::from(mtu)).min(60_000);
-        Self { name: name.into(), mtu, gso_max_segs: 44, gso_max_size, queue: 256, queues: 1 }
+        Self { name: name.into(), mtu, gso_max_segs: 44, gso_max_size, queue: 1000, queues: 1 }
     }
 
     /// The same with so many queues.

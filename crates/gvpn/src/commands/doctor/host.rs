@@ -9,7 +9,10 @@ use std::{
 
 use gvpn_runtime::Machine;
 use gvpn_vnic::{AgentCommand, IdRange, Namespace, NamespaceError, TunSpec};
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{getsockopt, setsockopt, sockopt},
+};
 
 use super::Check;
 use crate::config::Config;
@@ -18,8 +21,11 @@ use crate::config::Config;
 const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// How long a namespace may take.
 const NAMESPACE: Duration = Duration::from_secs(10);
+/// Bytes that a daemon's UDP sockets may have waiting: below that, fast flows lose packets whenever
+/// its threads have to wait for a processor.
+const BUFFER: usize = 4 << 20;
 
-/// Clock, namespaces, TUN device, offloads, virtual machines.
+/// Clock, namespaces, TUN device, offloads, socket buffers, virtual machines.
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let tun = config.net.tun_device.clone().unwrap_or_else(|| {
         std::env::var_os("GVPN_TUN").map_or_else(|| PathBuf::from("/dev/net/tun"), PathBuf::from)
@@ -27,6 +33,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![clock()];
     checks.extend(namespaces(tun).await);
     checks.push(offloads());
+    checks.push(buffers());
     checks.push(machines(&config.provider.runtimes));
     checks
 }
@@ -108,6 +115,32 @@ fn offloads() -> Check {
     match (gso, gro) {
         (true, true) => Check::ok(NAME, "UDP segmentation and coalescing (GSO, GRO)"),
         _ => Check::warn(NAME, format!("UDP GSO: {gso}, UDP GRO: {gro}"), ADVICE),
+    }
+}
+
+fn buffers() -> Check {
+    const NAME: &str = "buffers";
+    let advice = format!(
+        "many fast flows at once lose packets whenever the daemon waits for a processor; more is \
+         permitted by `sysctl net.core.rmem_max={0} net.core.wmem_max={0}` (root; in a file in \
+         /etc/sysctl.d to last)",
+        4 * BUFFER
+    );
+    let room = UdpSocket::bind(("127.0.0.1", 0))
+        .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))
+        .and_then(|socket| {
+            if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+                setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
+            }
+            // The kernel's figure is twice what is asked for.
+            Ok(getsockopt(&socket, sockopt::RcvBuf)? / 2)
+        });
+    match room {
+        Ok(room) if room >= BUFFER => {
+            Check::ok(NAME, format!("UDP sockets hold {} KiB and more", room >> 10))
+        }
+        Ok(room) => Check::warn(NAME, format!("UDP sockets hold only {} KiB", room >> 10), advice),
+        Err(error) => Check::fail(NAME, format!("no UDP socket: {error}"), advice),
     }
 }
 

@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How often everything is asked, as any of it may be lost, and how long each time may take.
 const TIMES: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(500);
-/// When it is tried anew if it could not be found out.
+/// When it is tried anew as long as it could not be found out; the last of them over and over.
 const AGAIN: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
@@ -96,7 +96,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         };
         tokio::select! {
             () = shared.addresses.filtering_in_doubt() => waits = &AGAIN,
-            () = again => waits = &waits[1..],
+            () = again => waits = &waits[usize::from(waits.len() > 1)..],
         }
         sleep(SETTLE).await;
         if let Some(found) = find_out(&shared).await {

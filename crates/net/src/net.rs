@@ -1,8 +1,10 @@
 //! A node's presence on Golem Net.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use gvpn_dataplane::{Config, DataPlane, Hop, Offloads, PortId};
+use gvpn_dataplane::{
+    Config, DataPlane, DatagramReceiver, Event, Hop, Offloads, PortId, StartError,
+};
 use gvpn_identity::tls::TransportKey;
 use gvpn_model::{NetworkId, NodeId};
 use gvpn_path::Source;
@@ -10,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +40,10 @@ use crate::{
 const UNNOTICED: Duration = Duration::from_secs(2);
 /// How long peers are given to take note of the end.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long an address that is taken is waited for: whoever held it may be about to end, or another
+/// process may hold a copy of its socket between its fork and its exec.
+const TAKEN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A stream that a peer opened to a service of this node.
 #[derive(Debug)]
@@ -71,7 +78,7 @@ impl Drop for Handle {
 }
 
 impl Net {
-    /// Binds the sockets and starts.
+    /// Binds the sockets and starts. An address that is taken is waited for, 2 s at most.
     ///
     /// # Errors
     /// [`NetError::Start`] when an address is taken or forbidden.
@@ -82,7 +89,7 @@ impl Net {
             offloads: Offloads::ALL,
         };
         let (plane, plane_events, datagrams) =
-            DataPlane::start(plane_config).map_err(|e| NetError::Start(e.to_string()))?;
+            start(plane_config).await.map_err(|e| NetError::Start(e.to_string()))?;
         let links = Arc::new(Links::new(config.amplification));
         let (relay_control, relay_inbox) = mpsc::unbounded_channel();
         let socket = Socket::new(plane.clone(), datagrams, Arc::clone(&links), relay_control);
@@ -307,6 +314,22 @@ impl Net {
             for conn in peer.all() {
                 conn.command(Command::Forget(network));
             }
+        }
+    }
+}
+
+type Started = (DataPlane, mpsc::UnboundedReceiver<Event>, DatagramReceiver);
+
+async fn start(config: Config) -> Result<Started, StartError> {
+    let end = Instant::now() + TAKEN;
+    loop {
+        match DataPlane::start(config.clone()) {
+            Err(StartError::Bind { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && Instant::now() < end =>
+            {
+                sleep(LOOK).await;
+            }
+            started => return started,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{Connected, Relays, streamed};
 use crate::{
     NodeRecord, SignedRecord, Stream, StreamReader, StreamWriter,
     connection::Conn,
+    filtering::Filtering,
     relay_protocol::{self as protocol, ToClient, ToRelay},
     shared::Shared,
 };
@@ -162,10 +163,12 @@ impl Client {
         match message {
             ToClient::Registered { observed } => {
                 if let Some(addr) = observed {
-                    let news = self.shared.addresses.seen_by(self.addr) != observed;
+                    let addresses = &self.shared.addresses;
+                    let news = addresses.seen_by(self.addr) != observed;
                     self.shared.observed(self.addr, addr);
-                    if news {
-                        self.shared.addresses.doubt_filtering();
+                    // Where it sees this node, an answer to a probe may have told before.
+                    if news || addresses.filtering() == Filtering::Unknown {
+                        addresses.doubt_filtering();
                     }
                 }
             }

@@ -1,6 +1,9 @@
 //! Streams between nodes on loopback.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use gvpn_identity::Identity;
 use gvpn_net::{Net, NetConfig, NetError, NodeId, PathKind};
@@ -52,6 +55,24 @@ async fn echo(net: &Net, node: NodeId, bytes: &[u8]) -> Result<(), NetError> {
     sender.await.unwrap();
     assert!(back == bytes, "{} of {} bytes came back", back.len(), bytes.len());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_waited_for_until_who_holds_it_ends() {
+    let held = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bind = |addr| {
+        let mut config = NetConfig::new(Identity::generate());
+        config.listen = vec![addr];
+        Net::bind(config)
+    };
+    let addr = held.local_addr().unwrap();
+    let refused = bind(addr).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("cannot listen on UDP {addr}")), "{refused}");
+    let (net, ()) = tokio::join!(bind(addr), async {
+        // It has been tried once, as this comes second.
+        drop(held);
+    });
+    assert_eq!(net.unwrap().local_addrs(), [addr]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

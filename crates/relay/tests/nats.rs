@@ -8,7 +8,7 @@ use std::{
 
 use gvpn_identity::Identity;
 use gvpn_lab::{Host, Lab, Lan, Nat, Router, figures};
-use gvpn_net::{Net, NetConfig, PathKind};
+use gvpn_net::{Net, NetConfig, PathKind, PeerStatus};
 use gvpn_relay::{Relay, RelayConfig};
 use on::{On, until};
 
@@ -208,8 +208,8 @@ impl Outcome {
     }
 }
 
-fn kind(net: &Net, peer: &Net) -> Option<PathKind> {
-    net.peers().iter().find(|p| p.node == peer.node_id()).map(|p| p.kind)
+fn status(from: &On<Net>, to: &On<Net>) -> Option<PeerStatus> {
+    from.what.peers().into_iter().find(|peer| peer.node == to.what.node_id())
 }
 
 /// One node calls another.
@@ -224,7 +224,7 @@ fn meet(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) -> Outcome {
         (stream, call.stream, start.elapsed())
     });
     let direct_after = (want == PathKind::Direct).then(|| {
-        let direct = |a: &On<Net>, b: &On<Net>| kind(&a.what, &b.what) == Some(PathKind::Direct);
+        let direct = |a, b| status(a, b).is_some_and(|status| status.kind == PathKind::Direct);
         // Ports are guessed only while something flows.
         let mut talked = start;
         until(&format!("{names} go direct"), || {
@@ -245,7 +245,10 @@ fn meet(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) -> Outcome {
 /// A path stays what it is, and says why if it is not direct.
 fn stays(a: &On<Net>, b: &On<Net>, want: PathKind, names: &str) {
     for (from, to) in [(a, b), (b, a)] {
-        let report = from.runtime.block_on(from.what.ping(to.what.node_id())).unwrap();
+        let report = from.runtime.block_on(from.what.ping(to.what.node_id()));
+        let report = report.unwrap_or_else(|error| {
+            panic!("{names}: {error}: {:?} {:?}", status(from, to), status(to, from))
+        });
         assert_eq!(report.kind, want, "{names}: {report:?}");
         assert_eq!(report.reason.is_empty(), want == PathKind::Direct, "{names}: {report:?}");
     }

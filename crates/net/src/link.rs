@@ -77,7 +77,10 @@ struct State {
     /// Hops that its packets were sent on.
     tried: HashSet<Hop>,
     cids: Vec<LocalCid>,
+    /// The id that a caller made up for this node, if this is a call that came in.
     initial: Option<Vec<u8>>,
+    /// That call is being answered, or was.
+    claimed: bool,
 }
 
 /// A way that datagrams take now.
@@ -148,6 +151,14 @@ impl Link {
     /// Whole datagrams do not pass on this hop.
     pub(crate) fn narrows(&self, hop: Hop) {
         self.state.lock().narrows(hop);
+    }
+
+    /// Whether this is a call that came in and that nobody answers: the asker does from now on. QUIC
+    /// takes late copies of a handshake's packets for calls, once it has retired the ids that they
+    /// name; they must not harm the connection.
+    pub(crate) fn claim(&self) -> bool {
+        let mut state = self.state.lock();
+        state.initial.is_some() && !std::mem::replace(&mut state.claimed, true)
     }
 
     /// The hop on which the latest packet arrived.

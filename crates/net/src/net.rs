@@ -337,7 +337,8 @@ async fn start(config: Config) -> Result<Started, StartError> {
 /// Answers those who call.
 async fn answer(shared: Arc<Shared>) {
     while let Some(incoming) = shared.quic.endpoint.accept().await {
-        let Some(link) = shared.links.get(incoming.remote_address()) else {
+        let link = shared.links.get(incoming.remote_address());
+        let Some(link) = link.filter(|link| link.claim()) else {
             incoming.ignore();
             continue;
         };

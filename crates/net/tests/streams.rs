@@ -57,6 +57,23 @@ async fn echo(net: &Net, node: NodeId, bytes: &[u8]) -> Result<(), NetError> {
     Ok(())
 }
 
+/// QUIC retires the ids that a handshake began with; packets that name them may come late.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_copies_of_a_handshake_harm_no_connection() {
+    let (a, b) = (node().await, node().await);
+    let wire = Wire::to(b.local_addrs()[0]).await;
+    a.add_peer_addrs(b.node_id(), vec![wire.addr]);
+    serve_echo(&b);
+    let stream = a.open(b.node_id(), "echo").await.unwrap();
+    let (mut writer, mut reader) = stream.split();
+    for round in 0..20u8 {
+        writer.write_all(&[round]).await.unwrap();
+        assert_eq!(reader.read_u8().await.unwrap(), round);
+        assert!(wire.repeat_handshakes().await > 2);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_waited_for_until_who_holds_it_ends() {
     let held = UdpSocket::bind("127.0.0.1:0").unwrap();

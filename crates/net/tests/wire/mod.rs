@@ -4,7 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -15,8 +15,15 @@ pub(crate) struct Wire {
     pub(crate) addr: SocketAddr,
     up: Arc<AtomicBool>,
     carried: Arc<AtomicU64>,
+    handshakes: Arc<Mutex<Vec<Sent>>>,
     task: JoinHandle<()>,
 }
+
+/// A datagram, and how it was sent.
+type Sent = (Arc<UdpSocket>, SocketAddr, Vec<u8>);
+
+/// Set in the first byte of packets of a handshake (RFC 8999, 5.1).
+const LONG: u8 = 0x80;
 
 impl Wire {
     /// A wire to the node at `to`. The node sees the wire's far end as its peer's address.
@@ -26,8 +33,20 @@ impl Wire {
         let addr = near.local_addr().unwrap();
         let up = Arc::new(AtomicBool::new(true));
         let carried = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(forward(near, far, to, Arc::clone(&up), Arc::clone(&carried)));
-        Self { addr, up, carried, task }
+        let handshakes = Arc::default();
+        let books = (Arc::clone(&up), Arc::clone(&carried), Arc::clone(&handshakes));
+        let task = tokio::spawn(forward(near.into(), far.into(), to, books));
+        Self { addr, up, carried, handshakes, task }
+    }
+
+    /// Carries all packets of handshakes once more; returns how many.
+    #[allow(dead_code)]
+    pub(crate) async fn repeat_handshakes(&self) -> usize {
+        let sent = self.handshakes.lock().unwrap().clone();
+        for (socket, to, bytes) in &sent {
+            socket.send_to(bytes, to).await.unwrap();
+        }
+        sent.len()
     }
 
     pub(crate) fn cut(&self) {
@@ -53,11 +72,10 @@ impl Drop for Wire {
 }
 
 async fn forward(
-    near: UdpSocket,
-    far: UdpSocket,
+    near: Arc<UdpSocket>,
+    far: Arc<UdpSocket>,
     to: SocketAddr,
-    up: Arc<AtomicBool>,
-    carried: Arc<AtomicU64>,
+    (up, carried, handshakes): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<Mutex<Vec<Sent>>>),
 ) {
     let (mut there, mut back) = (vec![0; 65536], vec![0; 65536]);
     let mut caller = None;
@@ -75,6 +93,9 @@ async fn forward(
         };
         if let Some(target) = target.filter(|_| up.load(Ordering::SeqCst)) {
             carried.fetch_add(1, Ordering::SeqCst);
+            if bytes[0] & LONG != 0 {
+                handshakes.lock().unwrap().push((Arc::clone(socket), target, bytes.to_vec()));
+            }
             let _ = socket.send_to(bytes, target).await;
         }
     }

@@ -13,7 +13,7 @@ pub(crate) struct Bed {
     /// The server's host.
     pub(crate) b: Host,
     _line: Option<Line>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// Address of host `a`.
@@ -42,6 +42,11 @@ impl Bed {
         }
     }
 
+    /// One more place for an end of a tunnel, with no link of its own.
+    pub(crate) fn place(&self) -> Result<Host, BenchError> {
+        Ok(self.lab.host("place")?)
+    }
+
     fn with_line(weather: Weather) -> Result<Self, BenchError> {
         let lab = Lab::new()?;
         let (a, b) = (lab.host("a")?, lab.host("b")?);
@@ -49,7 +54,7 @@ impl Bed {
         a.join(&lans[0], &[&format!("{A}/24")])?;
         b.join(&lans[1], &[&format!("{B}/24")])?;
         let line = lab.line(&lans[0], &lans[1], weather, 1)?;
-        Ok(Self { a, b, _line: Some(line), _lab: lab })
+        Ok(Self { a, b, _line: Some(line), lab })
     }
 
     /// With `segment_in_software` the link's UDP segmentation offload is off, which is as near to a
@@ -70,6 +75,6 @@ impl Bed {
                 host.run("ethtool", ["-K", "eth0", "tx-udp-segmentation", "off"])?;
             }
         }
-        Ok(Self { a, b, _line: None, _lab: lab })
+        Ok(Self { a, b, _line: None, lab })
     }
 }

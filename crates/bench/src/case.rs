@@ -200,7 +200,7 @@ impl Plan {
         match case.kind {
             Kind::Tcp { flows, reverse } => measure::tcp(tunnel, flows, reverse, "cubic", seconds),
             Kind::TcpFromBbr => measure::tcp(tunnel, 1, true, "bbr", seconds),
-            Kind::TcpLong => measure::tcp(tunnel, 1, false, "cubic", LONG_RUN),
+            Kind::TcpLong => measure::tcp_with_new_keys(tunnel, LONG_RUN),
             Kind::TcpToEach => measure::tcp_to_each(tunnel, self.seconds),
             Kind::SmallUdp => measure::small_udp(tunnel, None, self.seconds),
             Kind::SmallUdpPaced => {

@@ -35,6 +35,7 @@ impl System for CopyOnly {
             client: Box::new(bed.a.clone()),
             servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
             gate: None,
+            keys_age: None,
             _guards: vec![Box::new((a, b))],
         })
     }

@@ -1,6 +1,9 @@
 //! Measurements with the programs that everybody uses: iperf3 and ping.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -49,6 +52,19 @@ pub(crate) fn tcp(
         retransmits: json.pointer("/end/sum_sent/retransmits").and_then(Value::as_u64),
         lost_percent: None,
     })
+}
+
+/// TCP throughput of one flow with Cubic in Gbit/s, during which keys are changed.
+pub(crate) fn tcp_with_new_keys(tunnel: &Tunnel, seconds: u32) -> Result<Figure, BenchError> {
+    let began = Instant::now();
+    let figure = tcp(tunnel, 1, false, "cubic", seconds)?;
+    let ran = began.elapsed();
+    let age = tunnel.keys_age.as_ref().map(|ask| ask()).transpose()?;
+    if age.is_none_or(|age| age > ran) {
+        let output = format!("keys of age {age:?} after {ran:?}: none were changed");
+        return Err(BenchError::Figure { program: "gvpn status".into(), output });
+    }
+    Ok(figure)
 }
 
 /// TCP throughput of one flow to each server at once, with Cubic, in Gbit/s. It takes longer where

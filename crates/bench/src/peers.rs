@@ -202,6 +202,7 @@ pub(crate) fn tunnel(bed: &Bed, address: [u8; 4], guards: Vec<Box<dyn std::any::
         client: Box::new(bed.a.clone()),
         servers: vec![Peer { side: Box::new(bed.b.clone()), address: address.into() }],
         gate: None,
+        keys_age: None,
         _guards: guards,
     }
 }

@@ -1,6 +1,7 @@
 //! This product, whole: a relay, two daemons, a payload on each, payload to payload.
 
 use std::{
+    any::Any,
     fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::{
     bed::{A, B, Bed},
     blast,
-    system::{BenchError, GateAddress, Layout, Peer, Running, Side, System, Tunnel, io},
+    system::{BenchError, GateAddress, KeysAge, Layout, Peer, Running, Side, System, Tunnel, io},
 };
 
 /// `gvpn`.
@@ -57,7 +58,7 @@ impl System for Product {
         ];
         let network = world.text(&bed.a, &["net", "create", "10.98.0.0/24", "--json"], "/id")?;
         let mut servers = Vec::new();
-        for number in 0..peers(layout) {
+        for number in 0..layout.servers() {
             let (host, name) = match layout {
                 Layout::OneHost => (&bed.a, "a".to_owned()),
                 _ => (&bed.b, format!("b{number}")),
@@ -82,15 +83,10 @@ impl System for Product {
             let address = Ipv4Addr::new(10, 98, 0, 2);
             Box::new(world.payload(&bed.a, &bed.a, "a", &network, address)?)
         };
+        let keys_age = (layout == Layout::LongRun).then(|| world.keys_age(bed)).transpose()?;
         // Processes end before the directory that they write to.
-        Ok(Tunnel { client, servers, gate, _guards: vec![Box::new(processes), Box::new(dir)] })
-    }
-}
-
-fn peers(layout: Layout) -> u16 {
-    match layout {
-        Layout::Star(peers) => peers,
-        _ => 1,
+        let guards: Vec<Box<dyn Any>> = vec![Box::new(processes), Box::new(dir)];
+        Ok(Tunnel { client, servers, gate, keys_age, _guards: guards })
     }
 }
 
@@ -147,6 +143,25 @@ impl World<'_> {
         let key = fs::read_to_string(self.dir.join(OWNER).join("appkey"));
         let key = key.map_err(io("reading an app key"))?.trim().to_owned();
         Ok(GateAddress { api, key, path: format!("/net-api/v2/vpn/net/{network}/tcp/{to}") })
+    }
+
+    /// Asks the client's daemon how old its keys with the first server's are.
+    fn keys_age(&self, bed: &Bed) -> Result<KeysAge, BenchError> {
+        let peer = json_text(&self.output(&bed.b, "b0", &["status", "--json"])?, "/nodeId")?;
+        let (host, binary, dir) = (bed.a.clone(), self.binary.to_owned(), self.dir.to_owned());
+        Ok(Box::new(move || {
+            let world = World { binary: &binary, dir: &dir, force_chacha20: false };
+            let text = world.output(&host, "a", &["status", "--json"])?.stdout;
+            let status: Value = serde_json::from_slice(&text).unwrap_or_default();
+            let peers = status["peers"].as_array().into_iter().flatten();
+            let age = peers.filter(|with| with["node"] == peer.as_str()).find_map(|with| {
+                serde_json::from_value::<Option<Duration>>(with["keysAge"].clone()).ok()?
+            });
+            age.ok_or_else(|| BenchError::Figure {
+                program: "gvpn status".into(),
+                output: String::from_utf8_lossy(&text).into_owned(),
+            })
+        }))
     }
 
     /// A port of the host's loopback that leads to one of a payload, through the gate.

@@ -165,7 +165,13 @@ impl Relayed {
         let servers = vec![Peer { side: Box::new(server), address: addresses[1].into() }];
         processes.reverse();
         let guards: Vec<Box<dyn std::any::Any>> = vec![Box::new(processes)];
-        let tunnel = Tunnel { client: Box::new(client), servers, gate: None, _guards: guards };
+        let tunnel = Tunnel {
+            client: Box::new(client),
+            servers,
+            gate: None,
+            keys_age: None,
+            _guards: guards,
+        };
         Ok(Self { tunnel, relay, a, b, r, _lab: lab })
     }
 

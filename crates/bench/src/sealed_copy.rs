@@ -17,7 +17,7 @@ use crate::{
     bed::Bed,
     copy::MOST,
     system::{BenchError, Layout, System, Tunnel},
-    udp_copy::{BATCH, PIECE, halves, pass},
+    udp_copy::{BATCH, PIECE, Sockets, halves, pass},
 };
 
 /// The copy-only forwarder in two halves that encrypt.
@@ -32,11 +32,15 @@ impl System for SealedCopy {
         Ok(())
     }
 
-    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
-        halves(bed, |end| {
+    fn suits(&self, layout: Layout) -> bool {
+        matches!(layout, Layout::Pair | Layout::PlainLink | Layout::Star(_))
+    }
+
+    fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError> {
+        halves(bed, layout, |end| {
             (
-                // Both ends have one key and halve the numbers between them.
-                move |device: File, socket: &UdpSocket| send(device, socket, end << 63),
+                // All ends have one key; those that send to each other halve the numbers.
+                move |device: File, sockets: Sockets| send(device, sockets, end << 63),
                 receive as fn(&UdpSocket, File),
             )
         })
@@ -62,7 +66,7 @@ fn nonce(number: u64) -> Nonce {
 
 /// Reads a super-packet to where its pieces are sealed and sent: this program copies nothing.
 /// A datagram that is not full ends a super-packet.
-fn send(mut device: File, socket: &UdpSocket, mut number: u64) {
+fn send(mut device: File, sockets: Sockets, mut number: u64) {
     let key = key();
     let mut buffer = vec![0; PIECES * SEALED];
     loop {
@@ -71,6 +75,9 @@ fn send(mut device: File, socket: &UdpSocket, mut number: u64) {
             .map(|piece| IoSliceMut::new(&mut piece[NUMBER..NUMBER + PIECE]))
             .collect();
         let Ok(mut length) = device.read_vectored(&mut places) else { return };
+        let Some(socket) = sockets.towards(&buffer[NUMBER..NUMBER + length.min(PIECE)]) else {
+            continue;
+        };
         length += usize::from(length.is_multiple_of(PIECE));
         let end = length + length.div_ceil(PIECE) * (NUMBER + TAG);
         for piece in buffer[..end].chunks_mut(SEALED) {

@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     path::Path,
     process::{Child, Output, Stdio},
+    time::Duration,
 };
 
 use gvpn_lab::{Host, LabError, Process};
@@ -84,8 +85,18 @@ pub(crate) enum Layout {
     OtherCipher,
     /// One end on each host, for as long as it takes to change keys.
     LongRun,
-    /// One end to so many others, each with a daemon of its own.
+    /// One end to so many others, each with a daemon of its own; at most 100.
     Star(u16),
+}
+
+impl Layout {
+    /// How many servers there are.
+    pub(crate) fn servers(self) -> u16 {
+        match self {
+            Self::Star(servers) => servers,
+            _ => 1,
+        }
+    }
 }
 
 /// A running tunnel; dropping it ends it.
@@ -96,6 +107,8 @@ pub(crate) struct Tunnel {
     pub(crate) servers: Vec<Peer>,
     /// Where the gate's WebSockets are, if traffic goes through one.
     pub(crate) gate: Option<GateAddress>,
+    /// Tells how old the keys between the client and the first server are, if anybody knows.
+    pub(crate) keys_age: Option<KeysAge>,
     /// What keeps it up.
     pub(crate) _guards: Vec<Box<dyn std::any::Any>>,
 }
@@ -106,6 +119,9 @@ impl Tunnel {
         self.servers[0].address.to_string()
     }
 }
+
+/// Asks for the age of keys.
+pub(crate) type KeysAge = Box<dyn Fn() -> Result<Duration, BenchError>>;
 
 /// Where a WebSocket leads to the first server.
 pub(crate) struct GateAddress {

@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{self, IoSlice, Read, Write},
-    net::UdpSocket,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
     thread,
 };
@@ -34,8 +34,12 @@ impl System for CopyOverUdp {
         Ok(())
     }
 
-    fn up(&self, bed: &Bed, _: Layout) -> Result<Tunnel, BenchError> {
-        halves(bed, |_| (send, receive))
+    fn suits(&self, layout: Layout) -> bool {
+        matches!(layout, Layout::Pair | Layout::PlainLink | Layout::Star(_))
+    }
+
+    fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError> {
+        halves(bed, layout, |_| (send, receive))
     }
 }
 
@@ -45,45 +49,88 @@ pub(crate) const PIECE: usize = 1440;
 pub(crate) const BATCH: usize = 44;
 const PORT: u16 = 4789;
 
-/// A tunnel of two halves, which `ends` gives what sends and what receives; the first is 0.
-pub(crate) fn halves<S, R>(bed: &Bed, ends: impl Fn(u64) -> (S, R)) -> Result<Tunnel, BenchError>
+/// The sockets of one end, each connected to another end.
+pub(crate) struct Sockets(Vec<UdpSocket>);
+
+impl Sockets {
+    /// The one that leads to where a packet (behind its `virtio_net_hdr`) goes: ends are numbered by
+    /// the last byte of their addresses.
+    pub(crate) fn towards(&self, packet: &[u8]) -> Option<&UdpSocket> {
+        match &self.0[..] {
+            [only] => Some(only),
+            many => many.get(usize::from(*packet.get(LAST_BYTE)?).checked_sub(FIRST)?),
+        }
+    }
+}
+
+/// Where the last byte of an IPv4 packet's destination is, behind a `virtio_net_hdr`.
+const LAST_BYTE: usize = 10 + 19;
+/// The last byte of the first server's address.
+const FIRST: usize = 2;
+
+/// A tunnel between a half on host `a` and those of the servers on host `b`. `ends` gives what sends
+/// from a half and what receives at it, for that on `a` if told 0, else for one on `b`.
+pub(crate) fn halves<S, R>(
+    bed: &Bed,
+    layout: Layout,
+    ends: impl Fn(u64) -> (S, R),
+) -> Result<Tunnel, BenchError>
 where
-    S: FnOnce(File, &UdpSocket) + Send + 'static,
+    S: FnOnce(File, Sockets) + Send + 'static,
     R: FnOnce(&UdpSocket, File) + Send + 'static,
 {
-    let a = half(&bed.a, "10.98.0.1/24", [bed::A, bed::B], ends(0))?;
-    let b = half(&bed.b, "10.98.0.2/24", [bed::B, bed::A], ends(1))?;
+    let (mut sockets, mut servers, mut devices) = (vec![], vec![], vec![]);
+    for number in 0..layout.servers() {
+        let place = match layout {
+            Layout::Star(_) => bed.place()?,
+            _ => bed.b.clone(),
+        };
+        let address = Ipv4Addr::new(10, 98, 0, (FIRST as u16 + number) as u8);
+        let device = tun(&place, &format!("{address}/24"))?;
+        let open = |host: &Host, from, to| {
+            host.enter(|| connected(from, to, PORT + number))?.map_err(io("opening a UDP socket"))
+        };
+        half(&device, vec![open(&bed.b, bed::B, bed::A)?], || ends(1))?;
+        sockets.push(open(&bed.a, bed::A, bed::B)?);
+        servers.push(Peer { side: Box::new(place), address: address.into() });
+        devices.push(device);
+    }
+    let device = tun(&bed.a, "10.98.0.1/24")?;
+    half(&device, sockets, || ends(0))?;
+    devices.push(device);
     Ok(Tunnel {
         client: Box::new(bed.a.clone()),
-        servers: vec![Peer { side: Box::new(bed.b.clone()), address: [10, 98, 0, 2].into() }],
+        servers,
         gate: None,
-        _guards: vec![Box::new((a, b))],
+        keys_age: None,
+        _guards: vec![Box::new(devices)],
     })
 }
 
-/// One end: a TUN device, a socket, and a thread for each direction, which end with the namespace.
-fn half(
-    host: &Host,
-    inner: &str,
-    [from, to]: [&str; 2],
-    (send, receive): (
-        impl FnOnce(File, &UdpSocket) + Send + 'static,
-        impl FnOnce(&UdpSocket, File) + Send + 'static,
-    ),
-) -> Result<File, BenchError> {
-    let device = tun(host, inner)?;
-    let socket = host.enter(|| connected(from, to))?.map_err(io("opening a UDP socket"))?;
+/// Starts a thread that sends and one for each socket that receives; they end with the namespace.
+fn half<S, R>(
+    device: &File,
+    sockets: Vec<UdpSocket>,
+    end: impl Fn() -> (S, R),
+) -> Result<(), BenchError>
+where
+    S: FnOnce(File, Sockets) + Send + 'static,
+    R: FnOnce(&UdpSocket, File) + Send + 'static,
+{
     let share = || device.try_clone().map_err(io("sharing a TUN device"));
-    let (out, back) = (share()?, share()?);
-    let sender = socket.try_clone().map_err(io("sharing a socket"))?;
-    thread::spawn(move || send(out, &sender));
-    thread::spawn(move || receive(&socket, back));
-    Ok(device)
+    for socket in &sockets {
+        let (socket, back) = (socket.try_clone().map_err(io("sharing a socket"))?, share()?);
+        let (_, receive) = end();
+        thread::spawn(move || receive(&socket, back));
+    }
+    let ((send, _), out) = (end(), share()?);
+    thread::spawn(move || send(out, Sockets(sockets)));
+    Ok(())
 }
 
-fn connected(from: &str, to: &str) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((from, PORT))?;
-    socket.connect((to, PORT))?;
+fn connected(from: &str, to: &str, port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((from, port))?;
+    socket.connect((to, port))?;
     setsockopt(&socket, UdpGroSegment, &true)?;
     setsockopt(&socket, SndBuf, &(4 << 20))?;
     setsockopt(&socket, RcvBuf, &(4 << 20))?;
@@ -91,9 +138,10 @@ fn connected(from: &str, to: &str) -> io::Result<UdpSocket> {
 }
 
 /// A datagram that is not full ends a super-packet.
-fn send(mut device: File, socket: &UdpSocket) {
+fn send(mut device: File, sockets: Sockets) {
     let mut packet = vec![0; MOST + 1];
     while let Ok(mut length) = device.read(&mut packet[..MOST]) {
+        let Some(socket) = sockets.towards(&packet[..length]) else { continue };
         length += usize::from(length.is_multiple_of(PIECE));
         for part in packet[..length].chunks(PIECE * BATCH) {
             let _ = pass(socket, part, PIECE);

@@ -67,24 +67,20 @@ impl Pace {
         start: Duration,
         mut poll: impl FnMut(bool) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        let mut looked = Duration::ZERO;
-        while looked < SOON {
-            let came = poll(false)?;
+        let (mut looked, mut came) = (Duration::ZERO, false);
+        while !came && looked < SOON {
+            came = poll(false)?;
             if !came {
                 std::thread::yield_now();
             }
             let before = std::mem::replace(&mut looked, clock().saturating_sub(start));
-            if came {
-                self.credit = self.credit.saturating_sub(looked);
-                return Ok(true);
-            }
-            if looked - before >= OTHERS {
+            if !came && looked - before >= OTHERS {
                 self.credit = Duration::ZERO;
                 return Ok(false);
             }
         }
         self.credit = self.credit.saturating_sub(looked);
-        Ok(false)
+        Ok(came)
     }
 
     /// Whether there is time to spare for looking.

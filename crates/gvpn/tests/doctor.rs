@@ -76,6 +76,11 @@ async fn the_kind_of_nat_is_told() {
     assert!(found(&said, "nat").starts_with("endpoint-independent"), "{said:#}");
     assert!(found(&said, "nat").ends_with("(address-and-port-dependent)"), "{said:#}");
     assert_eq!(check(&said, "udp")["verdict"], "ok", "{said:#}");
+    let buffers = check(&said, "buffers");
+    let (enough, room) = (buffers["verdict"] == "ok", found(&said, "buffers"));
+    assert!(room.starts_with("UDP sockets hold"), "{said:#}");
+    assert_eq!((room.contains("only"), room.ends_with("and more")), (!enough, enough), "{said:#}");
+    assert_eq!(buffers["advice"].to_string().contains("rmem_max"), !enough, "{said:#}");
     assert!(found(&said, "addresses").contains("192.168.1.2; others see 11.0.0.11:"), "{said:#}");
     let home = [192, 168, 1, 2].into();
     let open = [

@@ -24,6 +24,7 @@ struct Lane {
     /// The number of the connection that it came from.
     connection: usize,
     active: bool,
+    made: Instant,
     replaced: Option<Instant>,
     /// What it had carried when that was last looked at, and when that last changed.
     carried: u64,
@@ -77,14 +78,16 @@ impl Lanes {
             local_index: indices.0,
             remote_index: indices.1,
         });
+        let now = Instant::now();
         let entry = Lane {
             peer,
             network,
             connection: connection.stable_id(),
             active: false,
+            made: now,
             replaced: None,
             carried: 0,
-            used: Instant::now(),
+            used: now,
         };
         self.books.lock().insert(indices.0, entry);
     }
@@ -123,6 +126,13 @@ impl Lanes {
     pub(crate) fn count(&self, peer: NodeId) -> usize {
         let books = self.books.lock();
         books.values().filter(|l| l.peer == peer && l.active && l.replaced.is_none()).count()
+    }
+
+    /// How old the oldest keys in use with a peer are.
+    pub(crate) fn keys_age(&self, peer: NodeId) -> Option<Duration> {
+        let books = self.books.lock();
+        let in_use = books.values().filter(|l| l.peer == peer && l.active && l.replaced.is_none());
+        in_use.map(|lane| lane.made.elapsed()).max()
     }
 
     /// Forgets the lanes for which this holds, by connection, peer and network.

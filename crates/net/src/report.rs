@@ -119,6 +119,10 @@ pub struct PeerStatus {
     pub received_bytes: u64,
     /// Lanes in use.
     pub lanes: usize,
+    /// Age of the oldest keys in use, if there are any.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(schema_with = maybe_duration))]
+    pub keys_age: Option<Duration>,
     /// Why no better path is in use; empty when the best kind is.
     pub reason: String,
 }
@@ -204,6 +208,7 @@ pub(crate) fn peers(shared: &Shared) -> Vec<PeerStatus> {
             sent_bytes: sent + quic.as_ref().map_or(0, |q| q.udp_tx.bytes),
             received_bytes: received + quic.as_ref().map_or(0, |q| q.udp_rx.bytes),
             lanes: shared.lanes.count(peer.node),
+            keys_age: shared.lanes.keys_age(peer.node),
             reason: reason(shared, &report),
         }
     });

@@ -149,10 +149,14 @@ async fn new_keys_under_traffic_lose_nothing() {
             }
         });
         let handle = tokio::runtime::Handle::current();
+        let began = Instant::now();
         for _ in 0..5 {
             blocking(|| handle.block_on(p.a.renew_keys(p.b.node_id()))).unwrap();
             std::thread::sleep(Duration::from_millis(400));
         }
+        let peer = p.a.peers().into_iter().find(|peer| peer.node == p.b.node_id()).unwrap();
+        let age = peer.keys_age.unwrap();
+        assert!(age < began.elapsed(), "keys are {age:?} old");
         stop.store(true, Ordering::SeqCst);
         (sender.join().unwrap(), receiver.join().unwrap())
     });

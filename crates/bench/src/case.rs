@@ -124,8 +124,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The plan of `make bench`, or the quick one.
-    pub(crate) fn new(quick: bool, only: Option<&str>) -> Self {
+    /// The plan of `make bench`, or the quick one; of cases whose names contain `only`, in runs of
+    /// `seconds`, where these are given.
+    pub(crate) fn new(quick: bool, only: Option<&str>, seconds: Option<u32>) -> Self {
         let cases = CASES
             .iter()
             .filter(|case| {
@@ -133,7 +134,8 @@ impl Plan {
             })
             .copied()
             .collect();
-        let (runs, seconds) = if quick { (3, 1) } else { (5, 2) };
+        let (runs, usual) = if quick { (3, 1) } else { (5, 2) };
+        let seconds = seconds.unwrap_or(usual);
         let of_others = (quick && only.is_none()).then_some(QUICK_OTHERS);
         Self { cases, of_others, runs, seconds }
     }

@@ -44,6 +44,9 @@ struct Args {
     /// Where peers built from crates.io are kept.
     #[arg(long, default_value = "target/bench/peers")]
     peers: PathBuf,
+    /// Seconds of a run
+    #[arg(long)]
+    seconds: Option<u32>,
     /// Only systems whose name contains this.
     #[arg(long)]
     system: Option<String>,
@@ -70,7 +73,7 @@ fn run(args: &Args) -> Result<(), system::BenchError> {
     if args.relay {
         return relay::run(&args.gvpn, args.quick, &load);
     }
-    let plan = case::Plan::new(args.quick, args.case.as_deref());
+    let plan = case::Plan::new(args.quick, args.case.as_deref(), args.seconds);
     let wanted = |name: &str| args.system.as_deref().is_none_or(|part| name.contains(part));
     let mut report = report::Report::default();
     for system in system::all(&args.gvpn, &args.peers) {

@@ -44,7 +44,7 @@ struct Args {
     /// Where peers built from crates.io are kept.
     #[arg(long, default_value = "target/bench/peers")]
     peers: PathBuf,
-    /// Seconds of a run
+    /// Seconds of a run, instead of the usual.
     #[arg(long)]
     seconds: Option<u32>,
     /// Only systems whose name contains this.

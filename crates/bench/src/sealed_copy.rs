@@ -17,7 +17,7 @@ use crate::{
     bed::Bed,
     copy::MOST,
     system::{BenchError, Layout, System, Tunnel},
-    udp_copy::{BATCH, PIECE, Sockets, halves, pass},
+    udp_copy::{BATCH, CopyOverUdp, PIECE, Sockets, halves, pass},
 };
 
 /// The copy-only forwarder in two halves that encrypt.
@@ -33,7 +33,7 @@ impl System for SealedCopy {
     }
 
     fn suits(&self, layout: Layout) -> bool {
-        matches!(layout, Layout::Pair | Layout::PlainLink | Layout::Star(_))
+        CopyOverUdp.suits(layout)
     }
 
     fn up(&self, bed: &Bed, layout: Layout) -> Result<Tunnel, BenchError> {
